@@ -1,0 +1,45 @@
+# `make demo` and `make test` are all that a fresh machine with Python 3.11 or 3.12 needs.
+.DEFAULT_GOAL := help
+PYTHON ?= $(shell for p in python3.12 python3.11 python3; do $$p -c 'import sys; sys.exit(not (3,11) <= sys.version_info[:2] <= (3,12))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+
+.PHONY: help setup demo test lint types unit bench lock clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/'
+
+.venv/installed: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "tailrace needs Python 3.11 or 3.12: install one, or set PYTHON=/path/to/python3.12"; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv || { echo "python cannot make a virtual environment: on Debian or Ubuntu, install the package python3-venv"; exit 1; }
+	$(BIN)/pip install --require-hashes -r requirements.lock
+	$(BIN)/pip install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+setup: .venv/installed  ## make .venv from the hash-locked requirements
+
+demo: setup  ## run the whole pipeline on a real Postgres, with kills, and verify every table
+	$(BIN)/tailrace demo --rows 200000
+
+lint: setup  ## ruff and the import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: setup  ## mypy --strict on code and tests
+	$(BIN)/mypy
+
+unit: setup  ## the tests that need no server
+	$(BIN)/pytest tests/unit tests/architecture
+
+test: lint types  ## everything CI runs
+	$(BIN)/pytest
+
+bench: setup  ## CPU us/row and rows/s, next to pg_recvlogical and COPY (not part of CI)
+	$(BIN)/python -m tests.benchmarks
+
+lock: setup  ## resolve the requirements again
+	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
+
+clean:  ## remove what the targets made
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

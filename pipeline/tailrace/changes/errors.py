@@ -1,0 +1,37 @@
+"""The root of every error that Tailrace raises on purpose.
+
+    TailraceError             exit code 1: what happened, and the next step
+    |-- ConfigError           exit code 2: the spec, an option or an address is wrong
+    |-- SourceDataError       a value that cannot be carried without loss; names table, column and LSN
+    `-- FencedError           another instance took over; this one must stop and never be restarted blindly
+
+Messages name the thing, where, and the next step; never a row value, never a secret.
+"""
+
+
+class TailraceError(Exception):
+    """Something a person must know about: `what` happened and how to `fix` it."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, fix: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.what}. {self.fix}" if self.fix else self.what
+
+
+class ConfigError(TailraceError):
+    """The pipeline file, an option or an address is wrong; a retry cannot help."""
+
+    exit_code = 2
+
+
+class SourceDataError(TailraceError):
+    """A source value that the column's type plan cannot hold without loss."""
+
+
+class FencedError(TailraceError):
+    """A newer instance owns the resource (slot, transactional id, table epoch)."""
