@@ -1,0 +1,8 @@
+"""Only the list of fixture modules."""
+
+pytest_plugins = [
+    "tests.fixtures.postgres",
+    "tests.fixtures.broker",
+    "tests.fixtures.flink",
+    "tests.fixtures.tables",
+]
