@@ -1,0 +1,68 @@
+"""The broker as a process: `run(config)` serves until SIGTERM.
+
+`python -m tailrace.broker.service '<options as JSON>'` is what `EmbeddedBroker` starts: it writes one
+line `{"host": .., "port": ..}` to standard output when clients may connect, and also stops when its
+standard input closes, so that it never outlives the process that started it.
+"""
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from tailrace.broker.config import BrokerConfig
+from tailrace.broker.server import BrokerServer
+from tailrace.changes.errors import TailraceError
+
+OnReady = Callable[[str, int], None]
+
+_log = logging.getLogger(__name__)
+
+
+def run(config: BrokerConfig, *, on_ready: OnReady | None = None, stop_with_stdin: bool = False) -> None:
+    """Serve until SIGTERM or SIGINT, then return after a clean stop.
+
+    `on_ready(host, port)` is called once, on the broker's thread, when clients may connect: what is
+    started there (the registry) must bring its own thread.  Raises TailraceError when the port is
+    taken, the data directory cannot be used, or a disk write failed.
+    """
+    uvloop.run(_serve(config, on_ready, stop_with_stdin))
+
+
+async def _serve(config: BrokerConfig, on_ready: OnReady | None, stop_with_stdin: bool) -> None:
+    server = BrokerServer(config)
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, server.stop)
+    if stop_with_stdin:
+        loop.add_reader(sys.stdin.fileno(), server.stop)
+    host, port = await server.start()
+    if on_ready is not None:
+        on_ready(host, port)
+    await server.run_until_stopped()
+
+
+def _main(options: dict[str, Any]) -> int:
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.INFO)
+
+    def tell(host: str, port: int) -> None:
+        sys.stdout.write(json.dumps({"host": host, "port": port}) + "\n")
+        sys.stdout.flush()
+
+    try:
+        config = BrokerConfig(**{**options, "data_dir": Path(options["data_dir"])})
+        run(config, on_ready=tell, stop_with_stdin=True)
+    except TailraceError as error:
+        sys.stderr.write(f"broker: {error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(json.loads(sys.argv[1])))
