@@ -1,0 +1,118 @@
+"""A small client of a Confluent-compatible registry: what our parts need, with the answers that never change cached."""
+
+import http.client
+import json
+import threading
+import time
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from tailrace.changes.errors import ConfigError, TailraceError
+
+MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
+
+
+class RegistryRefusedError(TailraceError):
+    """The registry answered with an error; `status` and `error_code` are its own."""
+
+    def __init__(self, what: str, *, status: int, error_code: int, fix: str = "") -> None:
+        super().__init__(what, fix=fix)
+        self.status = status
+        self.error_code = error_code
+
+
+class RegistryClient:
+    """Registers and reads schemas; safe to use from several threads.
+
+    Ids and schemas never change once given out, so both directions are cached for ever.  A registry
+    that does not answer is tried again until `timeout_s` has passed, then TailraceError names its address.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = 30.0) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(f"'{url}' is not a registry address", fix="write it like http://127.0.0.1:8081")
+        self._url = url
+        self._connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._host, self._port, self._prefix = parts.hostname, parts.port, parts.path.rstrip("/")
+        self._timeout_s = timeout_s
+        self._connection: http.client.HTTPConnection | None = None
+        self._lock = threading.Lock()
+        self._ids: dict[tuple[str, str], int] = {}
+        self._schemas: dict[int, str] = {}
+
+    def register(self, subject: str, schema: str) -> int:
+        """Register a schema under a subject and return its global id; the same schema gives the same id."""
+        known = self._ids.get((subject, schema))
+        if known is not None:
+            return known
+        answer = self._call("POST", f"/subjects/{quote(subject, safe='')}/versions", {"schema": schema})
+        self._ids[subject, schema] = int(answer["id"])
+        return int(answer["id"])
+
+    def schema(self, schema_id: int) -> str:
+        """The schema of an id."""
+        if schema_id not in self._schemas:
+            self._schemas[schema_id] = str(self._call("GET", f"/schemas/ids/{schema_id}")["schema"])
+        return self._schemas[schema_id]
+
+    def latest(self, subject: str) -> tuple[int, str] | None:
+        """Id and schema of the newest version, None for a subject that is not there (yet)."""
+        try:
+            answer = self._call("GET", f"/subjects/{quote(subject, safe='')}/versions/latest")
+        except RegistryRefusedError as error:
+            if error.status == 404:
+                return None
+            raise
+        return int(answer["id"]), str(answer["schema"])
+
+    def set_compatibility(self, subject: str, level: str) -> None:
+        """Set the level of one subject."""
+        self._call("PUT", f"/config/{quote(subject, safe='')}", {"compatibility": level})
+
+    def close(self) -> None:
+        """Close the connection; a later call opens a new one."""
+        with self._lock:
+            self._drop()
+
+    def _call(self, verb: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        deadline = time.monotonic() + self._timeout_s
+        pause = 0.05
+        with self._lock:
+            while True:
+                try:
+                    status, answer = self._once(verb, path, body)
+                    if status < 500:
+                        break
+                    cause: object = answer.get("message", status)
+                except (OSError, http.client.HTTPException, ValueError) as error:
+                    self._drop()
+                    cause = error
+                if time.monotonic() > deadline:
+                    raise TailraceError(
+                        f"the schema registry at {self._url} does not answer ({cause})",
+                        fix="check that it runs and that the address is right",
+                    )
+                time.sleep(pause)
+                pause = min(pause * 2, 1.0)
+        if status >= 400:
+            raise RegistryRefusedError(
+                f"the schema registry at {self._url} refused {verb} {path}: {answer.get('message', status)}",
+                status=status,
+                error_code=int(answer.get("error_code", status)),
+                fix="change the schema, or set the subject's compatibility level" if status == 409 else "",
+            )
+        return answer
+
+    def _once(self, verb: str, path: str, body: dict[str, Any] | None) -> tuple[int, dict[str, Any]]:
+        if self._connection is None:
+            self._connection = self._connect(self._host, self._port, timeout=10)
+        payload = None if body is None else json.dumps(body)
+        self._connection.request(verb, self._prefix + path, payload, {"Content-Type": MEDIA_TYPE, "Accept": MEDIA_TYPE})
+        response = self._connection.getresponse()
+        return response.status, json.loads(response.read() or b"{}")
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
