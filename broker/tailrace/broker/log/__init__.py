@@ -1,0 +1,31 @@
+"""The durable log: partitions of Kafka segments, group commit, recovery, retention.
+
+    LogManager --< PartitionLog --< Segment (.log .index .timeindex .txnindex)
+         |              `-- ProducerStates (.snapshot), LeaderEpochs (leader-epoch-checkpoint)
+         `-- Flusher: one fdatasync per dirty file and round, then the high watermark moves
+
+Everything runs on the event loop's thread, except what is handed to worker threads by name: fdatasync
+(`Flusher`), unlinking, checkpoints and compaction's rewriting (`LogManager.maintain`).
+
+Durability: `append` returns when the bytes are with the kernel; a record is acknowledged only after
+`Flusher.wait_durable`, and no consumer sees it earlier.
+"""
+
+from tailrace.broker.log.clock import Clock, SystemClock
+from tailrace.broker.log.config import TopicConfig
+from tailrace.broker.log.errors import LogError, StorageFailure
+from tailrace.broker.log.flusher import Flusher
+from tailrace.broker.log.manager import LogManager
+from tailrace.broker.log.partition import AppendResult, PartitionLog
+
+__all__ = [
+    "AppendResult",
+    "Clock",
+    "Flusher",
+    "LogError",
+    "LogManager",
+    "PartitionLog",
+    "StorageFailure",
+    "SystemClock",
+    "TopicConfig",
+]
