@@ -13,6 +13,8 @@ class TailraceError(Exception):
     """Something a person must know about: `what` happened and how to `fix` it."""
 
     exit_code = 1
+    retriable = False
+    """Whether the same attempt may succeed later without a person's help."""
 
     def __init__(self, what: str, *, fix: str = "") -> None:
         super().__init__(what)
