@@ -1,0 +1,131 @@
+"""Whole frames: size, header, body.
+
+    request   int32 size | int16 api key | int16 api version | int32 correlation id
+              | nullable string client id | tagged section (flexible versions) | body
+    response  int32 size | int32 correlation id | tagged section (flexible versions, never ApiVersions) | body
+
+The client id has its two-byte length in every version.  Decoders take a frame without its size, encoders
+return it with the size.  Source: https://kafka.apache.org/protocol#protocol_messages, KIP-482, KIP-511.
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+from tailrace.broker.protocol.api import APIS, Api, ApiKey
+from tailrace.broker.protocol.codec import decoder, encoder
+from tailrace.broker.protocol.errors import MalformedMessageError, UnsupportedVersionError
+from tailrace.broker.protocol.fields import Buffer
+from tailrace.broker.protocol.source import skip_tags
+
+_REQUEST_HEADER = struct.Struct(">hhih")
+_RESPONSE_START = struct.Struct(">Ii")
+_SIZE = struct.Struct(">I")
+_CORRELATION_ID = struct.Struct(">i")
+_APIS_BY_NUMBER: dict[int, tuple[ApiKey, Api]] = {int(key): (key, api) for key, api in APIS.items()}
+
+
+@dataclass(slots=True)
+class RequestHeader:
+    """Who asks for what; `api_key` is an ApiKey unless the broker does not know the number."""
+
+    api_key: ApiKey | int
+    api_version: int
+    correlation_id: int
+    client_id: str | None
+
+
+def decode_request(frame: Buffer) -> tuple[RequestHeader, Any]:
+    """The header and the request (an instance of the API's request class) of a frame without its size.
+
+    Record batches in the request are memoryviews of `frame`: use them before the receive buffer is reused.
+    Raises UnsupportedVersionError (with the header) for an API or version that is not served, and
+    MalformedMessageError for anything that is not a request.
+    """
+    view = memoryview(frame)
+    end = len(view)
+    try:
+        key, version, correlation_id, length = _REQUEST_HEADER.unpack_from(view, 0)
+        position = _REQUEST_HEADER.size + max(length, 0)
+        if position > end:
+            raise MalformedMessageError("the client id runs past the end of the frame")
+        client_id = str(view[_REQUEST_HEADER.size : position], "utf-8") if length >= 0 else None
+    except (struct.error, UnicodeDecodeError) as error:
+        raise MalformedMessageError(f"request header: {error}") from error
+    known = _APIS_BY_NUMBER.get(key)
+    if known is None:
+        raise UnsupportedVersionError(RequestHeader(key, version, correlation_id, client_id))
+    api_key, api = known
+    header = RequestHeader(api_key, version, correlation_id, client_id)
+    if version not in api.served:
+        raise UnsupportedVersionError(header)
+    flexible = version in api.flexible
+    if flexible:
+        position = _skip_header_tags(view, position, end)
+    request, _ = decoder(api.request, version, flexible)(view, position, end)
+    return header, request
+
+
+def encode_request(
+    api_key: ApiKey, version: int, correlation_id: int, client_id: str | None, request: Any
+) -> list[Buffer]:
+    """The frame of a request, size first, in pieces to be sent one after the other."""
+    api = APIS[api_key]
+    flexible = version in api.flexible
+    name = b"" if client_id is None else client_id.encode()
+    out = bytearray(_SIZE.size)
+    out += _REQUEST_HEADER.pack(api_key, version, correlation_id, -1 if client_id is None else len(name))
+    out += name
+    if flexible:
+        out.append(0)
+    return _finish(out, encoder(api.request, version, flexible), request)
+
+
+def encode_response(api_key: ApiKey, version: int, correlation_id: int, response: Any) -> list[Buffer]:
+    """The frame of a response, size first, in pieces; record batches are not copied."""
+    api = APIS[api_key]
+    flexible = version in api.flexible
+    out = bytearray(_RESPONSE_START.pack(0, correlation_id))
+    if flexible and api_key is not ApiKey.API_VERSIONS:
+        out.append(0)
+    return _finish(out, encoder(api.response, version, flexible), response)
+
+
+def decode_response(api_key: ApiKey, version: int, frame: Buffer) -> tuple[int, Any]:
+    """The correlation id and the response of a frame without its size; raises MalformedMessageError.
+
+    Record batches in the response are memoryviews of `frame`.
+    """
+    api = APIS[api_key]
+    view = memoryview(frame)
+    end = len(view)
+    flexible = version in api.flexible
+    try:
+        (correlation_id,) = _CORRELATION_ID.unpack_from(view, 0)
+    except struct.error as error:
+        raise MalformedMessageError(f"response header: {error}") from error
+    position = _CORRELATION_ID.size
+    if flexible and api_key is not ApiKey.API_VERSIONS:
+        position = _skip_header_tags(view, position, end)
+    response, _ = decoder(api.response, version, flexible)(view, position, end)
+    return correlation_id, response
+
+
+def _skip_header_tags(view: memoryview, position: int, end: int) -> int:
+    if position >= end:
+        raise MalformedMessageError("the header has no tagged section")
+    if view[position] == 0:
+        return position + 1
+    try:
+        return skip_tags(view, position, end)
+    except IndexError as error:
+        raise MalformedMessageError(f"header tags: {error}") from error
+
+
+def _finish(out: bytearray, encode: Any, message: Any) -> list[Buffer]:
+    parts: list[Buffer] = []
+    last = encode(message, out, parts)
+    if last:
+        parts.append(last)
+    _SIZE.pack_into(out, 0, sum(map(len, parts)) - _SIZE.size)
+    return parts
