@@ -5,7 +5,7 @@ A package offers a source with
     [project.entry-points."tailrace.sources"]
     mysource = "my_package.source:MySource"
 
-The class is imported when a pipeline names it, not before: a missing driver of one source never breaks another.
+The class is imported when a pipeline names it: a missing driver of one source never breaks another.
 """
 
 import difflib
@@ -23,7 +23,7 @@ def source_types() -> list[str]:
 
 
 def load_source(source_type: str) -> type[Source]:
-    """The source class behind `source_type`; ConfigError for an unknown name or one that cannot be imported."""
+    """The class behind `source_type`; ConfigError when it is unknown or cannot be imported."""
     points = list(entry_points(group=GROUP, name=source_type))
     if not points:
         known = source_types()

@@ -12,20 +12,21 @@ Life, as `tailrace.connectors.service` drives it; every call is made by one thre
     confirm(position)            after the log has made `position` durable; called from another thread
     close()                      called from another thread; the iterators end soon after, with no error
 
-Order.        Changes of one table come in commit order.  A position is the end of a source transaction and never
-              goes back; `stream(p)` yields every change of every transaction that ends after p.
-Duplicates.   None inside one iterator.  A transaction that ends at or before the asked position is not yielded.
-              What was yielded but not covered by a committed position is read again after a crash; the log drops
-              the first copy, because rows and position are one producer transaction.
+Order.        Changes of one table come in commit order.  A position is the end of a source transaction
+              and never goes back; `stream(p)` yields every change of every transaction that ends after p.
+Duplicates.   None inside one iterator.  A transaction that ends at or before the asked position is not
+              yielded.  What was yielded but not covered by a committed position is read again after a
+              crash; the log drops the first copy: rows and position are one producer transaction.
 Visibility.   Nothing becomes visible before the ChangeSet with its position: pieces with position None
               stay in the open producer transaction.  All of `snapshot` is one producer transaction.
-Durability.   The source may forget what lies before a confirmed position, and nothing else.  `confirm` is called
-              only after the position is fsynced in the log.
-Notes.        What a source must remember over a crash it keeps in the log as Notes: yielded ones become durable
-              with the ChangeSet that follows them, `Journal.record` returns when the note is durable.  `LogState.notes` gives
-              the newest of each key back at the next start.  (A ledger of snapshot chunks is notes under one key per chunk.)
-Faults.       SourceUnavailable means that a new start may help (server restarting, connection lost); every other
-              TailraceError is final.
+Durability.   The source may forget what lies before a confirmed position, and nothing else.  `confirm` is
+              called only after the position is fsynced in the log.
+Notes.        What a source must remember over a crash it keeps in the log as Notes.  A yielded one becomes
+              durable with the ChangeSet that follows it, `Journal.record` returns when the note is durable.
+              `LogState.notes` gives the newest of each key back at the next start.  (A ledger of snapshot
+              chunks is notes under one key per chunk.)
+Faults.       SourceUnavailable means that a new start may help (server restarting, connection lost); every
+              other TailraceError is final.
 """
 
 from collections.abc import Iterator, Mapping
@@ -40,6 +41,8 @@ from tailrace.changes import ChangeSet, Lsn, TableId, TableSchema, TailraceError
 
 class SourceUnavailable(TailraceError):
     """The source cannot be reached now; the same call may work later (server restart, lost connection)."""
+
+    retriable = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ class DiscoveredTable:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A fact that the source keeps in the pipeline's control topic, newest per key; plain JSON, no row values, no secrets."""
+    """A fact that the source keeps in the log, newest per key: plain JSON, no row values, no secrets."""
 
     key: str
     value: Mapping[str, Any]
@@ -76,7 +79,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class LogState:
-    """What the log says about this source, read back at the start: the durable position and the newest notes."""
+    """What the log says about this source: the durable position and the newest note of each key."""
 
     position: Lsn | None = None
     notes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -86,7 +89,7 @@ class Journal(Protocol):
     """Where a source records a note at once, outside the stream of changes."""
 
     def record(self, note: Note) -> None:
-        """Make the note durable in a producer transaction of its own, before any row that is yielded later."""
+        """Make the note durable at once, before any row that is yielded later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,7 @@ class Source(Protocol):
     def __init__(self, config: Any, context: SourceContext) -> None: ...
 
     def check(self, log: LogState | None) -> list[Finding]:
-        """Every finding at once.  None: no log is at hand (`validate`, `plan`); check only the source itself."""
+        """Every finding at once.  Without a log (`validate`, `plan`) only the source itself is checked."""
 
     def discover(self) -> list[DiscoveredTable]:
         """The configured tables, in the order of the configuration."""

@@ -61,7 +61,9 @@ class PostgresConfig(BaseModel):
             parameters = conninfo_to_dict(dsn.get_secret_value())
         except ProgrammingError:
             # libpq's message may quote the string, and with it a password
-            raise ValueError("not a libpq connection string; write host=... dbname=... or postgresql://...") from None
+            raise ValueError(
+                "not a libpq connection string; write host=... dbname=... or postgresql://..."
+            ) from None
         if parameters.get("gssencmode") == "require":
             raise ValueError("gssencmode=require is not supported; use sslmode=require for encryption")
         return dsn
@@ -119,4 +121,6 @@ def derived_name(pipeline: str) -> str:
 def redacted(dsn: SecretStr) -> str:
     """The connection string without its secrets, for messages."""
     parameters = conninfo_to_dict(dsn.get_secret_value())
-    return " ".join(f"{k}={v}" for k, v in parameters.items() if v is not None and k not in _SECRET_PARAMETERS)
+    return " ".join(
+        f"{k}={v}" for k, v in parameters.items() if v is not None and k not in _SECRET_PARAMETERS
+    )
