@@ -1,0 +1,484 @@
+"""The classic group protocol: join, sync, heartbeat, leave, and what time does to members.
+
+Pure: every call is told the time, parked requests are answered through callbacks, and a generation is
+handed to `persist` before anybody learns its assignment.  `tick` must be called a few times a second.
+"""
+
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from tailrace.broker.coordinator.group import (
+    Group,
+    GroupState,
+    JoinReply,
+    JoinResult,
+    Member,
+    Protocols,
+    SyncReply,
+    SyncResult,
+)
+from tailrace.broker.coordinator.schemas import GroupMetadata, MemberMetadata
+from tailrace.broker.protocol import ErrorCode
+
+# write one generation of a group; the callback runs once it is durable
+Persist = Callable[[str, GroupMetadata, Callable[[], None]], None]
+
+NEW_MEMBER_JOIN_TIMEOUT_MS = 5 * 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class GroupLimits:
+    """Bounds that a broker sets to its groups (Kafka: group.*)."""
+
+    initial_rebalance_delay_ms: int = 0
+    min_session_timeout_ms: int = 6_000
+    max_session_timeout_ms: int = 30 * 60_000
+    max_size: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class JoinRequest:
+    """JoinGroup, without its wire form; `member_id` empty: a new member."""
+
+    group_id: str
+    member_id: str
+    instance_id: str | None
+    client_id: str
+    client_host: str
+    session_timeout_ms: int
+    rebalance_timeout_ms: int
+    protocol_type: str
+    protocols: Protocols
+    require_known_member_id: bool  # v4+: hand out an id first (KIP-394)
+    can_skip_assignment: bool  # v9+: a returning static leader may be told so (KIP-814)
+
+
+@dataclass(frozen=True, slots=True)
+class SyncRequest:
+    """SyncGroup; `assignments` only from the leader."""
+
+    group_id: str
+    generation: int
+    member_id: str
+    instance_id: str | None
+    protocol_type: str | None
+    protocol: str | None
+    assignments: Mapping[str, bytes]
+
+
+class GroupCoordinator:
+    """All groups of this broker."""
+
+    def __init__(self, limits: GroupLimits, persist: Persist) -> None:
+        self._limits = limits
+        self._persist = persist
+        self._groups: dict[str, Group] = {}
+
+    def __iter__(self) -> Iterator[Group]:
+        return iter(self._groups.values())
+
+    def get(self, group_id: str) -> Group | None:
+        """The group, or None if it never was or is gone."""
+        return self._groups.get(group_id)
+
+    def ensure(self, group_id: str, now_ms: int) -> Group:
+        """The group, made EMPTY if unknown: what a commit without membership works on."""
+        return self._groups.setdefault(group_id, Group(group_id, since_ms=now_ms))
+
+    def restore(self, group_id: str, stored: GroupMetadata, now_ms: int) -> None:
+        """Take over a group from the log; its members get one session to show up again."""
+        group = Group(
+            group_id,
+            GroupState.STABLE if stored.members else GroupState.EMPTY,
+            stored.since_ms,
+            stored.protocol_type or None,
+            stored.protocol,
+            stored.generation,
+        )
+        for kept in stored.members:
+            member = Member(
+                kept.member_id,
+                kept.instance_id,
+                kept.client_id,
+                kept.client_host,
+                kept.rebalance_timeout_ms,
+                kept.session_timeout_ms,
+                ((stored.protocol or "", kept.subscription),),
+                kept.assignment,
+                expires_at_ms=now_ms + kept.session_timeout_ms,
+            )
+            group.add(member)
+        group.leader = stored.leader
+        self._groups[group_id] = group
+
+    def forget(self, group_id: str) -> None:
+        """Drop a group whose deletion is in the log."""
+        group = self._groups.pop(group_id, None)
+        if group is not None:
+            group.state = GroupState.DEAD
+
+    def join(self, request: JoinRequest, now_ms: int, reply: JoinReply) -> None:
+        """JoinGroup: `reply` is called now, or when the rebalance completes."""
+        error = self._refuse_join(request)
+        if error is not ErrorCode.NONE:
+            reply(JoinResult(error, request.member_id))
+            return
+        group = self.ensure(request.group_id, now_ms)
+        if request.member_id:
+            self._join_known(group, request, now_ms, reply)
+        elif request.instance_id is not None:
+            member_id = f"{request.instance_id}-{uuid.uuid4()}"
+            if request.instance_id in group.static_members:
+                self._replace_static(group, request, member_id, now_ms, reply)
+            else:
+                self._add(group, request, member_id, now_ms, reply)
+        else:
+            member_id = f"{request.client_id}-{uuid.uuid4()}"
+            if request.require_known_member_id:
+                group.pending_joins[member_id] = now_ms + request.session_timeout_ms
+                reply(JoinResult(ErrorCode.MEMBER_ID_REQUIRED, member_id))
+            else:
+                self._add(group, request, member_id, now_ms, reply)
+
+    def sync(self, request: SyncRequest, now_ms: int, reply: SyncReply) -> None:
+        """SyncGroup: parked until the leader's assignment is durable."""
+        error = self._check_member(
+            request.group_id, request.member_id, request.instance_id, request.generation
+        )
+        group = self._groups.get(request.group_id)
+        if error is not ErrorCode.NONE or group is None:
+            reply(SyncResult(error))
+            return
+        if (request.protocol_type not in (None, group.protocol_type)) or (
+            request.protocol not in (None, group.protocol)
+        ):
+            reply(SyncResult(ErrorCode.INCONSISTENT_GROUP_PROTOCOL))
+            return
+        member = group.members[request.member_id]
+        if group.state is GroupState.COMPLETING:
+            group.pending_syncs.discard(member.member_id)
+            member.answer_sync(SyncResult(ErrorCode.REBALANCE_IN_PROGRESS))  # a retry replaces the parked one
+            member.sync_reply = reply
+            if member.member_id == group.leader:
+                self._store_assignment(group, request.assignments, now_ms)
+        elif group.state is GroupState.STABLE:
+            group.pending_syncs.discard(member.member_id)
+            self._keep_alive(member, now_ms)
+            reply(SyncResult(ErrorCode.NONE, group.protocol_type, group.protocol, member.assignment))
+        elif group.state is GroupState.PREPARING:
+            reply(SyncResult(ErrorCode.REBALANCE_IN_PROGRESS))
+        else:
+            reply(SyncResult(ErrorCode.UNKNOWN_MEMBER_ID))
+
+    def heartbeat(
+        self, group_id: str, generation: int, member_id: str, instance_id: str | None, now_ms: int
+    ) -> ErrorCode:
+        """Heartbeat: REBALANCE_IN_PROGRESS tells the member to join again."""
+        error = self._check_member(group_id, member_id, instance_id, generation)
+        group = self._groups.get(group_id)
+        if error is not ErrorCode.NONE or group is None:
+            return error
+        if group.state not in (GroupState.PREPARING, GroupState.COMPLETING, GroupState.STABLE):
+            return ErrorCode.UNKNOWN_MEMBER_ID
+        self._keep_alive(group.members[member_id], now_ms)
+        preparing = group.state is GroupState.PREPARING
+        return ErrorCode.REBALANCE_IN_PROGRESS if preparing else ErrorCode.NONE
+
+    def leave(self, group_id: str, member_id: str, instance_id: str | None, now_ms: int) -> ErrorCode:
+        """One member of a LeaveGroup; a static member may be named by its instance id alone."""
+        group = self._groups.get(group_id)
+        if group is None:
+            return ErrorCode.UNKNOWN_MEMBER_ID
+        if member_id in group.pending_joins:
+            del group.pending_joins[member_id]
+            self._complete_if_all_joined(group, now_ms)
+            return ErrorCode.NONE
+        if not member_id and instance_id is not None:
+            member_id = group.static_members.get(instance_id, "")
+        error = self._check_member(group_id, member_id, instance_id, None)
+        if error is ErrorCode.NONE:
+            self._remove(group, group.members[member_id], now_ms)
+        return error
+
+    def check_commit(
+        self,
+        group_id: str,
+        member_id: str,
+        instance_id: str | None,
+        generation: int,
+        now_ms: int,
+        *,
+        transactional: bool,
+    ) -> ErrorCode:
+        """Whether these credentials may commit offsets; a member's session is renewed by it."""
+        group = self._groups.get(group_id)
+        if group is None:
+            return ErrorCode.NONE if generation < 0 else ErrorCode.ILLEGAL_GENERATION
+        if generation < 0 and group.state is GroupState.EMPTY:
+            return ErrorCode.NONE
+        if generation >= 0 or member_id or instance_id is not None:
+            error = self._check_member(group_id, member_id, instance_id, generation)
+            if error is not ErrorCode.NONE:
+                return error
+            self._keep_alive(group.members[member_id], now_ms)
+        elif not transactional and group.state is not GroupState.EMPTY:
+            return ErrorCode.UNKNOWN_MEMBER_ID
+        if not transactional and group.state is GroupState.COMPLETING:
+            return ErrorCode.REBALANCE_IN_PROGRESS
+        return ErrorCode.NONE
+
+    def tick(self, now_ms: int) -> None:
+        """Expire sessions, handed-out member ids and deadlines of rebalances."""
+        for group in list(self._groups.values()):
+            for member_id in [key for key, due in group.pending_joins.items() if now_ms >= due]:
+                del group.pending_joins[member_id]
+                self._complete_if_all_joined(group, now_ms)
+            for member in [m for m in group.members.values() if m.expired(now_ms)]:
+                self._remove(group, member, now_ms)
+            if group.state is GroupState.PREPARING and now_ms >= group.join_deadline_ms:
+                self._join_time_over(group, now_ms)
+            elif (
+                group.state in (GroupState.COMPLETING, GroupState.STABLE)
+                and group.pending_syncs
+                and now_ms >= group.sync_deadline_ms
+            ):
+                for member_id in list(group.pending_syncs):
+                    group.remove(group.members[member_id])
+                self._rebalance(group, now_ms)
+
+    # -- joining ---------------------------------------------------------------------------------------
+
+    def _refuse_join(self, request: JoinRequest) -> ErrorCode:
+        if not request.group_id:
+            return ErrorCode.INVALID_GROUP_ID
+        low, high = self._limits.min_session_timeout_ms, self._limits.max_session_timeout_ms
+        if not low <= request.session_timeout_ms <= high:
+            return ErrorCode.INVALID_SESSION_TIMEOUT
+        group = self._groups.get(request.group_id)
+        if group is None:
+            if request.member_id:
+                return ErrorCode.UNKNOWN_MEMBER_ID
+            group = Group(request.group_id)
+        if not group.supports(request.protocol_type, [name for name, _ in request.protocols]):
+            return ErrorCode.INCONSISTENT_GROUP_PROTOCOL
+        known = request.member_id in group.members or request.instance_id in group.static_members
+        if not known and len(group.members) >= self._limits.max_size:
+            return ErrorCode.GROUP_MAX_SIZE_REACHED
+        return ErrorCode.NONE
+
+    def _join_known(self, group: Group, request: JoinRequest, now_ms: int, reply: JoinReply) -> None:
+        if request.member_id in group.pending_joins and request.instance_id is None:
+            self._add(group, request, request.member_id, now_ms, reply)
+            return
+        error = self._check_member(group.group_id, request.member_id, request.instance_id, None)
+        if error is ErrorCode.NONE and group.state is GroupState.EMPTY:
+            error = ErrorCode.UNKNOWN_MEMBER_ID
+        if error is not ErrorCode.NONE:
+            reply(JoinResult(error, request.member_id))
+            return
+        member = group.members[request.member_id]
+        unchanged = member.protocols == request.protocols
+        settled = (group.state is GroupState.COMPLETING and unchanged) or (
+            group.state is GroupState.STABLE and unchanged and member.member_id != group.leader
+        )
+        if settled:
+            self._keep_alive(member, now_ms)
+            reply(group.join_result(member))
+        else:
+            self._park_join(group, member, request, now_ms, reply)
+            self._rebalance(group, now_ms)
+
+    def _add(self, group: Group, request: JoinRequest, member_id: str, now_ms: int, reply: JoinReply) -> None:
+        if not group.members:
+            group.protocol_type = request.protocol_type
+        member = Member(
+            member_id,
+            request.instance_id,
+            request.client_id,
+            request.client_host,
+            request.rebalance_timeout_ms,
+            request.session_timeout_ms,
+            request.protocols,
+            is_new=True,
+        )
+        group.add(member)
+        self._park_join(group, member, request, now_ms, reply)
+        member.expires_at_ms = now_ms + NEW_MEMBER_JOIN_TIMEOUT_MS
+        group.initial_newcomer = True
+        self._rebalance(group, now_ms)
+
+    def _replace_static(
+        self, group: Group, request: JoinRequest, member_id: str, now_ms: int, reply: JoinReply
+    ) -> None:
+        old_id = group.static_members[request.instance_id or ""]
+        leader_before = group.leader
+        member = group.rename(group.members[old_id], member_id)
+        self._park_join(group, member, request, now_ms, reply)
+        if group.state is GroupState.STABLE and group.vote() == group.protocol:
+            result = group.join_result(member, skip_assignment=group.leader == member_id)
+            if not request.can_skip_assignment:
+                # an older client would assign again: name the old id as leader, so that it follows
+                result = JoinResult(
+                    ErrorCode.NONE,
+                    member_id,
+                    group.generation,
+                    group.protocol_type,
+                    group.protocol,
+                    leader_before or "",
+                )
+            self._persist(group.group_id, describe(group), lambda: member.answer_join(result))
+        else:
+            self._rebalance(group, now_ms)
+
+    def _park_join(
+        self, group: Group, member: Member, request: JoinRequest, now_ms: int, reply: JoinReply
+    ) -> None:
+        member.answer_join(JoinResult(ErrorCode.UNKNOWN_MEMBER_ID, ""))  # a retry replaces the parked one
+        member.client_id, member.client_host = request.client_id, request.client_host
+        member.protocols = request.protocols
+        member.rebalance_timeout_ms = request.rebalance_timeout_ms
+        member.session_timeout_ms = request.session_timeout_ms
+        member.join_reply = reply
+        self._keep_alive(member, now_ms)
+
+    # -- rebalancing -----------------------------------------------------------------------------------
+
+    def _rebalance(self, group: Group, now_ms: int) -> None:
+        """Start a rebalance, or see whether the running one is complete."""
+        if group.state is not GroupState.PREPARING:
+            initial = group.state is GroupState.EMPTY
+            if group.state is GroupState.COMPLETING:
+                for member in group.members.values():
+                    member.assignment = b""
+                    member.answer_sync(SyncResult(ErrorCode.REBALANCE_IN_PROGRESS))
+            group.pending_syncs.clear()
+            group.move(GroupState.PREPARING, now_ms)
+            timeout_ms = group.rebalance_timeout_ms()
+            delay_ms = min(self._limits.initial_rebalance_delay_ms, timeout_ms)
+            if initial and delay_ms:
+                group.initial_newcomer = False
+                group.initial_remaining_ms = timeout_ms - delay_ms
+                group.join_deadline_ms = now_ms + delay_ms
+            else:
+                group.join_deadline_ms = now_ms + timeout_ms
+        self._complete_if_all_joined(group, now_ms)
+
+    def _complete_if_all_joined(self, group: Group, now_ms: int) -> None:
+        waiting = group.state is GroupState.PREPARING and group.initial_remaining_ms is None
+        if waiting and group.all_joined():
+            self._complete_join(group, now_ms)
+
+    def _join_time_over(self, group: Group, now_ms: int) -> None:
+        if group.initial_remaining_ms and group.initial_newcomer:
+            delay_ms = min(self._limits.initial_rebalance_delay_ms, group.initial_remaining_ms)
+            group.initial_newcomer = False
+            group.initial_remaining_ms -= delay_ms
+            group.join_deadline_ms = now_ms + delay_ms
+        else:
+            group.initial_remaining_ms = None
+            self._complete_join(group, now_ms)
+
+    def _complete_join(self, group: Group, now_ms: int) -> None:
+        for member in [m for m in group.members.values() if m.join_reply is None and m.instance_id is None]:
+            group.remove(member)
+        joined = [m for m in group.members.values() if m.join_reply is not None]
+        if group.members and not joined:
+            group.join_deadline_ms = (
+                now_ms + group.rebalance_timeout_ms()
+            )  # only absent static members: wait on
+            return
+        group.generation += 1
+        if not group.members:
+            group.protocol = group.leader = None
+            group.move(GroupState.EMPTY, now_ms)
+            self._persist(group.group_id, describe(group), _nothing)
+            return
+        leader = group.members.get(group.leader or "")
+        if leader is None or leader.join_reply is None:
+            group.leader = joined[0].member_id
+        group.protocol = group.vote()
+        group.move(GroupState.COMPLETING, now_ms)
+        group.pending_syncs = {member.member_id for member in joined}
+        group.sync_deadline_ms = now_ms + group.rebalance_timeout_ms()
+        for member in joined:
+            member.is_new = False
+            self._keep_alive(member, now_ms)
+            member.answer_join(group.join_result(member))
+
+    def _store_assignment(self, group: Group, assignments: Mapping[str, bytes], now_ms: int) -> None:
+        generation = group.generation
+        assigned = {member_id: bytes(assignments.get(member_id, b"")) for member_id in group.members}
+
+        def stored() -> None:
+            if group.state is not GroupState.COMPLETING or group.generation != generation:
+                return
+            group.move(GroupState.STABLE, now_ms)
+            for member in group.members.values():
+                member.assignment = assigned.get(member.member_id, b"")
+                self._keep_alive(member, now_ms)
+                member.answer_sync(
+                    SyncResult(ErrorCode.NONE, group.protocol_type, group.protocol, member.assignment)
+                )
+
+        self._persist(group.group_id, describe(group, assigned), stored)
+
+    def _remove(self, group: Group, member: Member, now_ms: int) -> None:
+        group.remove(member)
+        if group.state in (GroupState.STABLE, GroupState.COMPLETING):
+            self._rebalance(group, now_ms)
+        else:
+            self._complete_if_all_joined(group, now_ms)
+
+    # -- members ---------------------------------------------------------------------------------------
+
+    def _check_member(
+        self, group_id: str, member_id: str, instance_id: str | None, generation: int | None
+    ) -> ErrorCode:
+        group = self._groups.get(group_id)
+        if group is None or not group_id:
+            return ErrorCode.UNKNOWN_MEMBER_ID if group_id else ErrorCode.INVALID_GROUP_ID
+        if instance_id is not None:
+            known = group.static_members.get(instance_id)
+            if known is None:
+                return ErrorCode.UNKNOWN_MEMBER_ID
+            if known != member_id:
+                return ErrorCode.FENCED_INSTANCE_ID
+        if member_id not in group.members:
+            return ErrorCode.UNKNOWN_MEMBER_ID
+        if generation is not None and generation != group.generation:
+            return ErrorCode.ILLEGAL_GENERATION
+        return ErrorCode.NONE
+
+    @staticmethod
+    def _keep_alive(member: Member, now_ms: int) -> None:
+        timeout_ms = NEW_MEMBER_JOIN_TIMEOUT_MS if member.is_new else member.session_timeout_ms
+        member.expires_at_ms = now_ms + timeout_ms
+
+
+def describe(group: Group, assignments: Mapping[str, bytes] | None = None) -> GroupMetadata:
+    """What the log keeps of a group; `assignments` replace those of the members."""
+    return GroupMetadata(
+        group.protocol_type or "",
+        group.generation,
+        group.protocol,
+        group.leader,
+        group.since_ms,
+        tuple(
+            MemberMetadata(
+                member.member_id,
+                member.instance_id,
+                member.client_id,
+                member.client_host,
+                member.rebalance_timeout_ms,
+                member.session_timeout_ms,
+                member.metadata_of(group.protocol or ""),
+                member.assignment if assignments is None else assignments.get(member.member_id, b""),
+            )
+            for member in group.members.values()
+        ),
+    )
+
+
+def _nothing() -> None:
+    """What follows a write that nobody waits for."""

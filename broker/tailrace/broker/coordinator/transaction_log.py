@@ -1,0 +1,89 @@
+"""Transitions on `__transaction_state`, and the markers that end a transaction in its partitions."""
+
+from collections.abc import Callable, Iterable
+
+from tailrace.broker.coordinator.internal_topic import CONSUMER_OFFSETS, InternalTopic, Receipt
+from tailrace.broker.coordinator.schemas import TxnMetadata, encode_txn_key
+from tailrace.broker.coordinator.transactions import CoordinatorLogError, Partition
+from tailrace.broker.log import Clock, Flusher, LogError, LogManager, PartitionLog
+from tailrace.broker.protocol import ErrorCode
+from tailrace.broker.topics import Topics
+from tailrace.changes import crash_point
+
+# (partition of __consumer_offsets, producer id, commit): the offsets of a transaction have been decided
+OnOffsetsEnd = Callable[[int, int, bool], None]
+
+
+class StateLog:
+    """The `TransactionLog` of a running broker."""
+
+    def __init__(self, topic: InternalTopic) -> None:
+        self._topic = topic
+
+    async def write(self, transactional_id: str, value: TxnMetadata) -> None:
+        """Append one value at once, return when it is durable.  Raises CoordinatorLogError, StorageFailure."""
+        await self._topic.durable(self._append(transactional_id, value))
+        crash_point("broker.after_transaction_state")
+
+    def write_soon(self, transactional_id: str, value: TxnMetadata | None) -> None:
+        """Append one value that nobody waits for.  Raises CoordinatorLogError."""
+        self._topic.flush_soon(self._append(transactional_id, value))
+
+    def _append(self, transactional_id: str, value: TxnMetadata | None) -> Receipt:
+        record = (encode_txn_key(transactional_id), None if value is None else value.encode())
+        crash_point("broker.before_transaction_state")
+        try:
+            return self._topic.append(self._topic.partition_of(transactional_id), [record])
+        except LogError as error:
+            raise CoordinatorLogError(str(error)) from error
+
+
+class Markers:
+    """The `MarkerWriter` of a running broker."""
+
+    def __init__(
+        self,
+        *,
+        topics: Topics,
+        logs: LogManager,
+        flusher: Flusher,
+        clock: Clock,
+        on_offsets_end: OnOffsetsEnd,
+    ) -> None:
+        self._topics = topics
+        self._logs = logs
+        self._flusher = flusher
+        self._clock = clock
+        self._on_offsets_end = on_offsets_end
+
+    async def write(
+        self, partitions: Iterable[Partition], producer_id: int, epoch: int, *, commit: bool
+    ) -> frozenset[Partition]:
+        """Write a marker to every partition and make them durable together; returns those that failed."""
+        crash_point("broker.before_markers")
+        failed: set[Partition] = set()
+        written: list[tuple[Partition, PartitionLog, int]] = []
+        for topic, partition in partitions:
+            try:
+                log = self._topics.log(topic, partition)
+                result = log.append_marker(
+                    producer_id,
+                    epoch,
+                    self._logs.leader_epoch,
+                    commit=commit,
+                    now_ms=self._clock.now_ms(),
+                    leader_epoch=self._logs.leader_epoch,
+                )
+            except LogError as error:
+                # a deleted topic needs no marker; a newer epoch in the log has ended this transaction there
+                if error.code is ErrorCode.KAFKA_STORAGE_ERROR:
+                    failed.add((topic, partition))
+                continue
+            written.append(((topic, partition), log, result.last_offset + 1))
+            crash_point("broker.between_markers")
+        await self._flusher.wait_durable([(log, end) for _, log, end in written])
+        for (topic, partition), _, _ in written:
+            if topic == CONSUMER_OFFSETS:
+                self._on_offsets_end(partition, producer_id, commit)
+        crash_point("broker.after_markers")
+        return frozenset(failed)
