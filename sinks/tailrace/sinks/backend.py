@@ -113,6 +113,10 @@ class TableBackend(Protocol):
         """Where the table is, for messages and the status file: a path, URL or catalog name."""
 
     @property
+    def deletes_by_position(self) -> bool:
+        """Whether `TableCommit.deleted` may be used; else the writer rewrites files (copy on write)."""
+
+    @property
     def widens_in_place(self) -> bool:
         """Whether files of the narrow type may stay when a column is widened."""
 

@@ -80,7 +80,11 @@ class TableWriter(Protocol):
         """Where the table lies, for people."""
 
     def stage(self, changes: Sequence[ChangeBatch]) -> None:
-        """Take changes of the table's topic: per key in topic order, across partitions in any order.
+        """Take changes of the table's topic, each batch from one partition, in its order.
+
+        Across calls the order is (lsn, seq), and the two halves of a key change come in one call; inside
+        a call partitions may come in any order.  Topics without change metadata have lsn 0: only the
+        order inside a partition counts.
 
         May write files; makes nothing visible.  May be called often before one commit.
         """

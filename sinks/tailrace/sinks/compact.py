@@ -1,0 +1,57 @@
+"""Which files to rewrite together, so that readers and lookups meet few files.
+
+Size tiers of 8: files of 1-7 live rows, 8-63, ... ; `FAN_IN` files of one tier become one of the next.
+A file with many deleted rows is rewritten whatever its size.  The number of files stays below
+`FAN_IN` per tier however small the commits are; a row is rewritten about once per tier.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+from pyroaring import BitMap
+
+from tailrace.sinks.backend import DataFile, TableBackend, TableState
+from tailrace.sinks.evolve import conform
+
+FAN_IN = 10
+DELETED_SHARE = 0.3
+MAX_ROWS = 2_000_000
+_WORN_ROWS = 50_000
+_FULL_ROWS = MAX_ROWS // 2
+
+
+def choose(state: TableState) -> list[DataFile]:
+    """The files that the next compaction should merge into one; empty when none is due."""
+    worn, tiers, budget = [], dict[int, list[DataFile]](), MAX_ROWS
+    for file in state.files.values():
+        deleted = len(state.deleted.get(file.path, ()))
+        live = file.rows - deleted
+        if deleted >= DELETED_SHARE * file.rows and live <= budget:
+            worn.append(file)
+            budget -= live
+        elif live < _FULL_ROWS:
+            tiers.setdefault((max(live, 1).bit_length() - 1) // 3, []).append(file)
+    for tier in sorted(tiers):
+        if len(tiers[tier]) >= FAN_IN:
+            return tiers[tier][:FAN_IN]
+    # One worn small file is not worth a commit; its tier will take it.
+    return worn if sum(file.rows for file in worn) >= _WORN_ROWS or len(worn) >= FAN_IN else []
+
+
+def live_rows(backend: TableBackend, file: DataFile, deleted: BitMap | None, schema: pa.Schema) -> pa.Table:
+    """The rows of a file that a reader sees, in file order, in `schema`."""
+    rows = backend.read(file, schema.names)
+    if deleted:
+        keep = np.ones(file.rows, np.bool_)
+        keep[np.array(deleted.to_array(), np.int64)] = False
+        rows = rows.filter(pa.array(keep))
+    return conform(rows, schema)
+
+
+def merged_rows(
+    backend: TableBackend, files: Sequence[DataFile], deleted: Mapping[str, BitMap], schema: pa.Schema
+) -> pa.Table:
+    """The live rows of several files, one after the other."""
+    parts = [live_rows(backend, file, deleted.get(file.path), schema) for file in files]
+    return pa.concat_tables(parts).combine_chunks()
