@@ -8,7 +8,7 @@ row positions and checkpoints::
     create(schema, checkpoint)      version 0
     write_data_file(rows)           durable, but invisible until a commit names it
     commit(base, TableCommit)       ONE atomic commit on top of exactly `base`
-    read(file, columns)             rows of one data file, deleted ones included
+    read(file, schema)              rows of one data file, deleted ones included
 
 What a back end promises:
 
@@ -142,12 +142,10 @@ class TableBackend(Protocol):
     def discard(self, files: Sequence[DataFile]) -> None:
         """Remove files that were written but will never be committed (best effort)."""
 
-    def read(
-        self, file: DataFile, columns: Sequence[str], rows: npt.NDArray[np.int64] | None = None
-    ) -> pa.Table:
-        """`columns` of one data file in stored types, at the given positions in the given order, else all.
+    def read(self, file: DataFile, schema: pa.Schema, rows: npt.NDArray[np.int64] | None = None) -> pa.Table:
+        """Columns of one data file as `schema` (stored types), at the given positions in that order, else all.
 
-        A column that the file lacks (added later) is null; one of a narrower type is widened.
+        A column that the file lacks (added later, or about to be) is null; a narrower type is widened.
         """
 
     def commit(self, base: TableState, change: TableCommit) -> TableState:

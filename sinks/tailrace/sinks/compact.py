@@ -12,7 +12,6 @@ import pyarrow as pa
 from pyroaring import BitMap
 
 from tailrace.sinks.backend import DataFile, TableBackend, TableState
-from tailrace.sinks.evolve import conform
 
 FAN_IN = 10
 DELETED_SHARE = 0.3
@@ -41,12 +40,12 @@ def choose(state: TableState) -> list[DataFile]:
 
 def live_rows(backend: TableBackend, file: DataFile, deleted: BitMap | None, schema: pa.Schema) -> pa.Table:
     """The rows of a file that a reader sees, in file order, in `schema`."""
-    rows = backend.read(file, schema.names)
+    rows = backend.read(file, schema)
     if deleted:
         keep = np.ones(file.rows, np.bool_)
         keep[np.array(deleted.to_array(), np.int64)] = False
         rows = rows.filter(pa.array(keep))
-    return conform(rows, schema)
+    return rows
 
 
 def merged_rows(

@@ -61,7 +61,7 @@ class MirrorWriter:
         secret = load_secret(place.cache_dir)
         self._codec = KeyCodec(self._key, stored, secret)
         self._sidecars = SidecarStore(place.cache_dir / "keys" / target.name, secret)
-        self._index = KeyIndex(self._codec, self._sidecars, lambda file: backend.read(file, self._key))
+        self._index = KeyIndex(self._codec, self._sidecars, self._read_keys)
         self._streams = {target.schema.arrow: stored}
         self._rebase(take_over(backend, stored))
         # Key columns, and only they, are required in a mirror: that is how a table tells its key.
@@ -156,6 +156,9 @@ class MirrorWriter:
         self._deleted = dict(state.deleted)
         self._stage = _Stage()
 
+    def _read_keys(self, file: DataFile) -> pa.Table:
+        return self._backend.read(file, pa.schema([self._schema.field(name) for name in self._key]))
+
     def _accept(self, batch: ChangeBatch) -> None:
         """Check a batch's schema against the table's, once per schema."""
         if batch.table.arrow in self._streams:
@@ -209,10 +212,11 @@ class MirrorWriter:
         if not merged.lookups:
             return upserts
         names = sorted({lookup.column for lookup in merged.lookups})
+        fields = pa.schema([self._schema.field(name) for name in names])
         place = np.full(len(merged.wanted), -1, np.int64)
         parts, count = [], 0
         for path, hits in self._index.find(merged.wanted, self._files.values(), self._deleted).items():
-            parts.append(self._backend.read(self._files[path], names, hits.position.astype(np.int64)))
+            parts.append(self._backend.read(self._files[path], fields, hits.position.astype(np.int64)))
             place[hits.key] = np.arange(count, count + len(hits.key))
             count += len(hits.key)
         if (place < 0).any():
@@ -252,7 +256,7 @@ class MirrorWriter:
         self._stage.widened |= stage.widened
         if stage.truncated:
             self._stage.removed, self._files, self._deleted = set(base.files), {}, {}
-        replaced = [self._backend.read(file, self._key) for file in stage.added.values()]
+        replaced = [self._read_keys(file) for file in stage.added.values()]
         for keys in [*replaced, *stage.deleted_keys]:
             self._delete(self._codec.encode(keys))
         self._stage.added = stage.added
