@@ -37,6 +37,8 @@ _SETTINGS = {
 }
 _NEWER_SETTINGS = ((140000, "idle_session_timeout"), (170000, "transaction_timeout"))
 _CONNECT_TIMEOUT_S = 10
+# admin shutdown, crash shutdown, cannot connect now, idle session timeout, too many connections, object in use
+_RETRIABLE_STATES = frozenset({"57P01", "57P02", "57P03", "57P05", "53300", "55006"})
 _POLL_S = 0.1
 
 # What libpq says when a retry cannot help; it offers no SQLSTATE for a failed start-up.
@@ -72,7 +74,7 @@ def simple_query(
     Raises the psycopg error of the server's SQLSTATE, SourceUnavailable when the connection is gone.
     """
     pgconn = connection.pgconn
-    with unavailable_when_lost():
+    with readable_errors():
         pgconn.send_query(command.encode())
         while pgconn.is_busy():
             if select.select([pgconn.socket], [], [], _POLL_S)[0]:
@@ -84,7 +86,8 @@ def simple_query(
             results.append(result)
     for result in results:
         if result.status not in (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK):
-            raise _failure(connection, result)
+            state = result.error_field(pq.DiagnosticField.SQLSTATE)
+            raise server_error(state.decode() if state else None, _first_line(result.get_error_message()))
     last = results[-1]
     return [
         [_text(last.get_value(row, column)) for column in range(last.nfields)] for row in range(last.ntuples)
@@ -92,21 +95,21 @@ def simple_query(
 
 
 @contextmanager
-def unavailable_when_lost() -> Iterator[None]:
-    """A lost connection or a server that is going down becomes SourceUnavailable; other errors pass."""
+def readable_errors() -> Iterator[None]:
+    """Turn psycopg's errors into ours: SourceUnavailable where a retry may help, TailraceError otherwise."""
     try:
         yield
-    except (
-        errors.AdminShutdown,
-        errors.CrashShutdown,
-        errors.CannotConnectNow,
-        errors.IdleSessionTimeout,
-    ) as error:
-        raise SourceUnavailable(f"Postgres ended the session: {_first_line(error)}") from error
-    except psycopg.OperationalError as error:
-        if error.sqlstate is not None:
-            raise
-        raise SourceUnavailable(f"the connection to Postgres was lost: {_first_line(error)}") from error
+    except psycopg.Error as error:
+        raise readable(error.sqlstate, _first_line(error)) from error
+
+
+def readable(state: str | None, message: str) -> TailraceError:
+    """What an error of the server (or, without SQLSTATE, of the connection) means for a person."""
+    if state is None or state[:2] == "08":
+        return SourceUnavailable(f"the connection to Postgres was lost: {message}")
+    if state in _RETRIABLE_STATES:
+        return SourceUnavailable(f"Postgres ended the session: {message}")
+    return TailraceError(f"Postgres refused: {message} (SQLSTATE {state})")
 
 
 def _open(config: PostgresConfig, extra: dict[str, Any]) -> Connection:
@@ -130,12 +133,14 @@ def _open(config: PostgresConfig, extra: dict[str, Any]) -> Connection:
     return connection
 
 
-def _failure(connection: Connection, result: pq.abc.PGresult) -> Exception:
-    state = result.error_field(pq.DiagnosticField.SQLSTATE)
-    message = _first_line(result.error_message.decode(errors="replace"))
-    if state is None or connection.pgconn.status != pq.ConnStatus.OK:
-        return SourceUnavailable(f"the replication connection was lost: {message}")
-    return errors.lookup(state.decode())(message)
+def server_error(state: str | None, message: str) -> psycopg.Error | SourceUnavailable:
+    """The psycopg class of the SQLSTATE, so that callers can tell them apart."""
+    if state is None:
+        return SourceUnavailable(f"the connection to Postgres was lost: {message}")
+    try:
+        return errors.lookup(state)(message)
+    except KeyError:
+        return psycopg.DatabaseError(f"{message} (SQLSTATE {state})")
 
 
 def _refusal(config: PostgresConfig, error: psycopg.OperationalError) -> TailraceError:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from tailrace.changes import TableId, format_lsn
+from tailrace.changes import ConfigError, TableId, format_lsn
 from tailrace.connectors.postgres.config import PostgresConfig
-from tailrace.connectors.postgres.connection import Connection
+from tailrace.connectors.postgres.connection import Connection, connect_replication
 from tailrace.connectors.postgres.publication import (
     Publication,
     add_statement,
@@ -27,6 +27,7 @@ from tailrace.connectors.postgres.slot import (
     SystemIdentity,
     describe_holder,
     describe_position,
+    identify_system,
     wait_for_release,
 )
 from tailrace.connectors.postgres.snapshot_note import SnapshotNote
@@ -41,19 +42,32 @@ _SAFE_MINORS = {14: 18, 15: 13, 16: 9, 17: 5}
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """The checks of one start, on one open session; `system` comes from the walsender session."""
+    """The checks of one start, on one open session."""
 
     connection: Connection
-    system: SystemIdentity
     config: PostgresConfig
     context: SourceContext
 
     def findings(self, log: LogState | None) -> list[Finding]:
         """All of them, errors first."""
-        found = [*self._server(), *self._tables()]
+        server = [*self._server()]
+        found = [*server, *self._tables()]
         if log is not None:
-            found += [*self._slot(log), *self._same_source(log)]
+            found += self._slot(log)
+        if not any(finding.level == "error" for finding in server):
+            found += self._replication(log)
         return sorted(found, key=lambda finding: finding.level)
+
+    def _replication(self, log: LogState | None) -> Iterator[Finding]:
+        """Whether a walsender session can be had, and whether it is the cluster that the log came from."""
+        try:
+            with connect_replication(self.config) as replication:
+                system = identify_system(replication)
+        except ConfigError as error:
+            yield Finding("error", error.what, error.fix)
+            return
+        if log is not None:
+            yield from self._same_source(log, system)
 
     def _server(self) -> Iterator[Finding]:
         row = self.connection.execute(
@@ -308,22 +322,22 @@ class Preflight:
                 f"back, or {drop} and start the pipeline with a new data directory",
             )
 
-    def _same_source(self, log: LogState) -> Iterator[Finding]:
+    def _same_source(self, log: LogState, system: SystemIdentity) -> Iterator[Finding]:
         note = SnapshotNote.of(log)
         if note is None or not note.is_done:
             return
-        if note.system.system_id != self.system.system_id:
+        if note.system.system_id != system.system_id:
             yield Finding(
                 "error",
-                f"this is another Postgres cluster (system identifier {self.system.system_id}) than the one "
+                f"this is another Postgres cluster (system identifier {system.system_id}) than the one "
                 "in the log "
                 f"({note.system.system_id})",
                 "point `dsn` at the cluster that the log came from, or start a new pipeline for this one",
             )
-        elif note.system.timeline != self.system.timeline:
+        elif note.system.timeline != system.timeline:
             yield Finding(
                 "error",
-                f"the cluster is on timeline {self.system.timeline}, the log was taken on "
+                f"the cluster is on timeline {system.timeline}, the log was taken on "
                 f"{note.system.timeline}: it was "
                 "restored from a backup or failed over, and may have lost changes that the log holds",
                 "start the pipeline with a new data directory",

@@ -11,7 +11,6 @@ from psycopg import errors, sql
 
 from tailrace.changes import Lsn, TailraceError, format_lsn, parse_lsn
 from tailrace.connectors.postgres.connection import Connection, simple_query
-from tailrace.connectors.source import SourceUnavailable
 
 PLUGIN = "pgoutput"
 _RELEASE_PATIENCE_S = 10.0
@@ -126,7 +125,7 @@ def create_slot(connection: Connection, replication: Connection, name: str) -> C
 
 
 def drop_slot(connection: Connection, name: str) -> None:
-    """Drop our slot if it exists; a walsender that still holds it makes this SourceUnavailable."""
+    """Drop our slot if it exists; psycopg's ObjectInUse when a walsender still holds it."""
     slot = wait_for_release(connection, name)
     if slot is None:
         return
@@ -134,8 +133,6 @@ def drop_slot(connection: Connection, name: str) -> None:
         connection.execute(sql.SQL("SELECT pg_drop_replication_slot({})").format(sql.Literal(name)))
     except errors.UndefinedObject:
         return
-    except errors.ObjectInUse as error:
-        raise SourceUnavailable(f"slot {name} is held: {error.diag.message_primary}") from error
 
 
 def describe_position(slot: Slot) -> str:
