@@ -108,7 +108,9 @@ class RegistryClient:
         if self._connection is None:
             self._connection = self._connect(self._host, self._port, timeout=10)
         payload = None if body is None else json.dumps(body)
-        self._connection.request(verb, self._prefix + path, payload, {"Content-Type": MEDIA_TYPE, "Accept": MEDIA_TYPE})
+        self._connection.request(
+            verb, self._prefix + path, payload, {"Content-Type": MEDIA_TYPE, "Accept": MEDIA_TYPE}
+        )
         response = self._connection.getresponse()
         return response.status, json.loads(response.read() or b"{}")
 

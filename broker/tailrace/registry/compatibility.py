@@ -63,7 +63,9 @@ def _unreadable(*, reader: Schema, writer: Schema) -> list[str]:
     if result.compatibility is SchemaCompatibilityType.compatible:
         return []
     places = ", ".join(sorted(result.locations)) or "/"
-    return [f"at {places}: {message}" for message in sorted(result.messages)] or [f"at {places}: incompatible"]
+    return [f"at {places}: {message}" for message in sorted(result.messages)] or [
+        f"at {places}: incompatible"
+    ]
 
 
 def _meaning_changes(old: Any, new: Any, path: str) -> list[str]:

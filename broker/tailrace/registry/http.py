@@ -61,7 +61,9 @@ class Call:
         try:
             offset, limit = int(self.text("offset", "0")), int(self.text("limit", "-1"))
         except ValueError:
-            raise RegistryError(RegistryErrorCode.INVALID_VERSION, "offset and limit must be numbers") from None
+            raise RegistryError(
+                RegistryErrorCode.INVALID_VERSION, "offset and limit must be numbers"
+            ) from None
         return items[offset:] if limit < 0 else items[offset : offset + limit]
 
     @property
@@ -69,7 +71,8 @@ class Call:
         """The schema of the body; only Avro without references is known here."""
         if self.body.get("schemaType", "AVRO") != "AVRO":
             raise RegistryError(
-                RegistryErrorCode.INVALID_SCHEMA, f"Invalid schema type {self.body['schemaType']}: only AVRO is served"
+                RegistryErrorCode.INVALID_SCHEMA,
+                f"Invalid schema type {self.body['schemaType']}: only AVRO is served",
             )
         if self.body.get("references"):
             raise RegistryError(RegistryErrorCode.INVALID_SCHEMA, "Invalid schema: references are not served")
@@ -84,7 +87,11 @@ def create_app(store: Store) -> Starlette:
     subject = "{subject}"
     routes: list[tuple[str, str, Handler]] = [
         ("GET", "/", lambda store, call: {}),
-        ("GET", "/v1/metadata/id", lambda store, call: {"scope": {"path": [], "clusters": {}}, "id": "tailrace"}),
+        (
+            "GET",
+            "/v1/metadata/id",
+            lambda store, call: {"scope": {"path": [], "clusters": {}}, "id": "tailrace"},
+        ),
         ("GET", "/v1/metadata/version", lambda store, call: {"version": "7.9.0", "commitId": "tailrace"}),
         ("GET", "/contexts", lambda store, call: ["."]),
         ("GET", "/schemas/types", lambda store, call: ["AVRO"]),
@@ -147,13 +154,17 @@ def _endpoint(store: Store, handler: Handler) -> Callable[[Request], Any]:
 
 def _error(error: RegistryError) -> Response:
     return JSONResponse(
-        {"error_code": int(error.code), "message": error.message}, status_code=error.status, media_type=MEDIA_TYPE
+        {"error_code": int(error.code), "message": error.message},
+        status_code=error.status,
+        media_type=MEDIA_TYPE,
     )
 
 
 async def _not_found(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 404)
-    return JSONResponse({"error_code": status, "message": f"HTTP {status}"}, status_code=status, media_type=MEDIA_TYPE)
+    return JSONResponse(
+        {"error_code": status, "message": f"HTTP {status}"}, status_code=status, media_type=MEDIA_TYPE
+    )
 
 
 async def _crashed(request: Request, error: Exception) -> Response:
@@ -243,7 +254,9 @@ def _referenced_by(store: Store, call: Call) -> Any:
 
 def _delete_version(store: Store, call: Call) -> Any:
     return store.write(
-        lambda state: state.delete_version(call.subject, call.path("version"), permanent=call.switch("permanent"))
+        lambda state: state.delete_version(
+            call.subject, call.path("version"), permanent=call.switch("permanent")
+        )
     )
 
 
@@ -306,5 +319,9 @@ def _delete_mode(store: Store, call: Call) -> Any:
     return {"mode": before}
 
 
-_CONFIG: tuple[tuple[str, Handler], ...] = (("GET", _get_config), ("PUT", _put_config), ("DELETE", _delete_config))
+_CONFIG: tuple[tuple[str, Handler], ...] = (
+    ("GET", _get_config),
+    ("PUT", _put_config),
+    ("DELETE", _delete_config),
+)
 _MODE: tuple[tuple[str, Handler], ...] = (("GET", _get_mode), ("PUT", _put_mode), ("DELETE", _delete_mode))

@@ -165,7 +165,9 @@ class Subjects:
                 RegistryErrorCode.INVALID_COMPATIBILITY,
                 "Invalid compatibility level. Valid values are " + ", ".join(item.lower() for item in Level),
             )
-        return [({"keytype": "CONFIG", "subject": subject, "magic": 0}, {"compatibilityLevel": level.upper()})]
+        return [
+            ({"keytype": "CONFIG", "subject": subject, "magic": 0}, {"compatibilityLevel": level.upper()})
+        ]
 
     def clear_level(self, subject: str | None) -> list[Record]:
         """Take a level back; raise 40408 for a subject without one of its own."""

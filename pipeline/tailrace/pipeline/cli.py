@@ -78,12 +78,17 @@ def print_json(value: Any) -> None:
 @command("run")
 @FILE
 @DATA_DIR
-@click.option("--only", metavar="PART", help="Run one part in the foreground: broker, source, transform, sink.NAME.")
-@click.option("--until-caught-up", is_flag=True, help="Stop when every table holds what the source held at the start.")
+@click.option(
+    "--only", metavar="PART", help="Run one part in the foreground: broker, source, transform, sink.NAME."
+)
+@click.option(
+    "--until-caught-up", is_flag=True, help="Stop when every table holds what the source held at the start."
+)
 def run(file: Path, data_dir: Path | None, only: str | None, until_caught_up: bool) -> int:
     """Run the pipeline FILE until interrupted."""
-    from tailrace.pipeline.part import run_part
     from tailrace.pipeline.status import CaughtUp
+
+    from tailrace.pipeline.part import run_part
     from tailrace.pipeline.supervisor import Supervisor
 
     plan = plan_of(file)
@@ -157,24 +162,28 @@ def status(file: Path, data_dir: Path | None, as_json: bool) -> int:
 @FILE
 @DATA_DIR
 @AS_JSON
-@click.option("--timeout", default=120.0, show_default=True, help="Seconds to wait for the tables to reach the fence.")
+@click.option(
+    "--timeout", default=120.0, show_default=True, help="Seconds to wait for the tables to reach the fence."
+)
 def verify(file: Path, data_dir: Path | None, as_json: bool, timeout: float) -> int:
     """Compare every table of a running pipeline with the source, row by row and column by column."""
-    from tailrace.pipeline.verify import render, verify_pipeline
+    from tailrace.pipeline.verify.rounds import verify_pipeline
 
     resolved = plan_of(file)
     report = verify_pipeline(resolved, (data_dir or resolved.default_data_dir()).resolve(), timeout_s=timeout)
     if as_json:
         print_json(report.as_json())
     else:
-        render(report)
+        click.echo(report.render())
     return 0 if report.equal else 3
 
 
 @command("broker")
 @click.option("--data-dir", required=True, type=click.Path(path_type=Path), help="Where the log lives.")
 @click.option("--listen", default="127.0.0.1:9092", show_default=True, metavar="H:P")
-@click.option("--registry", default="127.0.0.1:8081", show_default=True, metavar="H:P", help="Schema registry address.")
+@click.option(
+    "--registry", default="127.0.0.1:8081", show_default=True, metavar="H:P", help="Schema registry address."
+)
 @click.option("--insecure", is_flag=True, help="Listen beyond loopback without TLS and authentication.")
 def broker(data_dir: Path, listen: str, registry: str, insecure: bool) -> int:
     """Run the broker and its schema registry alone."""
@@ -188,13 +197,20 @@ def broker(data_dir: Path, listen: str, registry: str, insecure: bool) -> int:
 
 
 @command("demo")
-@click.option("--rows", default=200_000, show_default=True, help="Rows of the transactions table before the load starts.")
+@click.option(
+    "--rows",
+    default=200_000,
+    show_default=True,
+    help="Rows of the transactions table before the load starts.",
+)
 @click.option("--seconds", default=20.0, show_default=True, help="How long the live load runs.")
-@click.option("--keep", type=click.Path(path_type=Path), metavar="DIR", help="Keep database, log and tables in DIR.")
+@click.option(
+    "--keep", type=click.Path(path_type=Path), metavar="DIR", help="Keep database, log and tables in DIR."
+)
 @AS_JSON
 def demo(rows: int, seconds: float, keep: Path | None, as_json: bool) -> int:
     """Run the quickstart pipeline on a real Postgres under load and kills, and verify every table."""
-    from tailrace.pipeline.demo import run_demo
+    from tailrace.pipeline.demo.demo import run_demo
 
     report = run_demo(rows=rows, seconds=seconds, keep=keep, talk=talk)
     if as_json:
@@ -256,7 +272,9 @@ def topics_describe(topic: str, bootstrap: str | None, as_json: bool) -> int:
 @click.option("--registry", "registry_url", metavar="URL", help="Schema registry.")
 @click.option("--from", "start", default="beginning", show_default=True, metavar="beginning|-1h|OFFSET")
 @click.option("-n", "count", type=int, help="Stop after this many records; without it follow the topic.")
-def consume(topic: str, bootstrap: str | None, registry_url: str | None, start: str, count: int | None) -> int:
+def consume(
+    topic: str, bootstrap: str | None, registry_url: str | None, start: str, count: int | None
+) -> int:
     """Print the committed records of TOPIC as JSON lines, decoded by the registry."""
     from tailrace.pipeline.topics import find_endpoints, read_topic
 

@@ -58,7 +58,9 @@ def load_document(file: Path, environment: Mapping[str, str] | None = None) -> D
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"cannot read {file}: {error.strerror}", fix="give the path of a pipeline file") from error
+        raise ConfigError(
+            f"cannot read {file}: {error.strerror}", fix="give the path of a pipeline file"
+        ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file} is not UTF-8 text", fix="save it as UTF-8") from error
     root = _parse(file, text)
@@ -79,10 +81,16 @@ def _parse(file: Path, text: str) -> Any:
         problem = (error.problem or "duplicate key").splitlines()[0]
         raise _syntax(file, text, "E102", error, problem, "keep one of the two") from None
     except MarkedYAMLError as error:
-        hint = 'quote a value that holds ${...} inside { }: "${...}"' if "${" in text else "check the indentation"
+        hint = (
+            'quote a value that holds ${...} inside { }: "${...}"'
+            if "${" in text
+            else "check the indentation"
+        )
         raise _syntax(file, text, "E100", error, error.problem or "not valid YAML", hint) from None
     except YAMLError as error:
-        raise SpecError(file, text, [Diagnostic("E100", str(file), 1, 1, str(error).splitlines()[0])]) from None
+        raise SpecError(
+            file, text, [Diagnostic("E100", str(file), 1, 1, str(error).splitlines()[0])]
+        ) from None
 
 
 def _syntax(file: Path, text: str, code: str, error: MarkedYAMLError, problem: str, fix: str) -> SpecError:
@@ -132,20 +140,31 @@ def _interpolate(document: Document, environment: Mapping[str, str]) -> None:
 
 
 def _expanded(
-    value: Any, path: SpecPath, document: Document, environment: Mapping[str, str], variables: Mapping[str, Any]
+    value: Any,
+    path: SpecPath,
+    document: Document,
+    environment: Mapping[str, str],
+    variables: Mapping[str, Any],
 ) -> Any:
     if isinstance(value, dict):
-        return {key: _expanded(item, (*path, key), document, environment, variables) for key, item in value.items()}
+        return {
+            key: _expanded(item, (*path, key), document, environment, variables)
+            for key, item in value.items()
+        }
     if isinstance(value, list):
         return [
-            _expanded(item, (*path, index), document, environment, variables) for index, item in enumerate(value)
+            _expanded(item, (*path, index), document, environment, variables)
+            for index, item in enumerate(value)
         ]
     if not isinstance(value, str) or "${" not in value:
         return value
     for unknown in _LOOKALIKE.finditer(value):
         if not _REFERENCE.fullmatch(unknown.group()):
             document.report(
-                "E112", path, f"'{unknown.group()}' is not a reference", "use ${env:NAME}, ${var:name} or ${file:path}"
+                "E112",
+                path,
+                f"'{unknown.group()}' is not a reference",
+                "use ${env:NAME}, ${var:name} or ${file:path}",
             )
 
     def resolve(match: re.Match[str]) -> str:

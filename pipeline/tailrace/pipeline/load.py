@@ -25,6 +25,8 @@ class LoadedSpec:
     file: Path
     spec: PipelineSpec
     tables: tuple[TableId, ...]
+    sql_lines: Mapping[str, int]
+    """Line of the file where a transform's SQL begins."""
 
 
 def load_spec(file: Path, environment: Mapping[str, str] | None = None) -> LoadedSpec:
@@ -39,7 +41,15 @@ def load_spec(file: Path, environment: Mapping[str, str] | None = None) -> Loade
     _check_sinks(document)
     document.raise_problems()
     assert isinstance(spec, PipelineSpec)
-    return LoadedSpec(file.resolve(), spec, tables)
+    return LoadedSpec(
+        file.resolve(), spec, tables, {name: _sql_line(document, name) for name in spec.transforms}
+    )
+
+
+def _sql_line(document: Document, transform: str) -> int:
+    """A block (`sql: |`) begins on the line after its key."""
+    line, _ = document.places["transforms", transform, "sql"]
+    return line + (document.text.splitlines()[line - 1].rstrip()[-1:] in ("|", ">", "-", "+"))
 
 
 def _tables_as_map(document: Document) -> None:
@@ -53,7 +63,9 @@ def _tables_as_map(document: Document) -> None:
         if not isinstance(name, str):
             document.report("E203", ("source", "tables", index), "a table is named namespace.table")
         elif name in tables:
-            document.report("E204", ("source", "tables", index), f"the table {name} stands here twice", "remove one")
+            document.report(
+                "E204", ("source", "tables", index), f"the table {name} stands here twice", "remove one"
+            )
         else:
             tables[name] = {}
             document.places["source", "tables", name] = place
@@ -82,20 +94,20 @@ def _note(
     path: list[str | int] = []
     node = data
     for step in location:  # pydantic's location also names union branches: follow only what the file has
-        if isinstance(node, dict) and step in node:
+        inside_map = isinstance(node, dict) and step in node
+        inside_list = isinstance(node, list) and isinstance(step, int) and step < len(node)
+        if inside_map or inside_list:
             node = node[step]
-        elif isinstance(node, list) and isinstance(step, int) and step < len(node):
-            node = node[step]
-        else:
-            continue
-        path.append(step)
+            path.append(step)
     where = (*base, *path)
     shown = ".".join(str(step) for step in (*base, *location))
     if kind == "missing":
         document.report("E201", where, f"'{shown}' is missing", f"add {location[-1]}: ...")
     elif kind == "extra_forbidden":
         known = _fields_at(model, location[:-1])
-        document.report("E202", where, f"'{location[-1]}' is not known here", did_you_mean(str(location[-1]), known))
+        document.report(
+            "E202", where, f"'{location[-1]}' is not known here", did_you_mean(str(location[-1]), known)
+        )
     else:
         document.report("E203", where, f"{shown}: {message.removeprefix('Value error, ')}")
 
@@ -156,14 +168,22 @@ def _check_sinks(document: Document) -> None:
 def _check_addresses(spec: PipelineSpec, document: Document) -> None:
     if spec.broker.mode == "external":
         if not spec.broker.bootstrap:
-            document.report("E301", ("broker",), "an external broker needs `bootstrap`", "add bootstrap: host:9092")
+            document.report(
+                "E301", ("broker",), "an external broker needs `bootstrap`", "add bootstrap: host:9092"
+            )
         if not spec.registry.url:
             document.report(
-                "E301", ("broker",), "an external broker needs a registry", "add registry: {url: http://host:8081}"
+                "E301",
+                ("broker",),
+                "an external broker needs a registry",
+                "add registry: {url: http://host:8081}",
             )
     elif spec.broker.bootstrap:
         document.report(
-            "E302", ("broker", "bootstrap"), "`bootstrap` belongs to mode: external", "add mode: external, or use listen:"
+            "E302",
+            ("broker", "bootstrap"),
+            "`bootstrap` belongs to mode: external",
+            "add mode: external, or use listen:",
         )
 
 
@@ -173,24 +193,39 @@ def _check_references(spec: PipelineSpec, tables: tuple[TableId, ...], document:
     known = [str(table) for table in tables] + list(topics) + list(produced) + list(spec.transforms)
     if len(topics) < len(tables):
         document.report(
-            "E303", ("source",), "two tables would share one topic", "add {namespace} to source.topic: raw.{pipeline}.{namespace}.{table}"
+            "E303",
+            ("source",),
+            "two tables would share one topic",
+            "add {namespace} to source.topic: raw.{pipeline}.{namespace}.{table}",
         )
     for name, transform in spec.transforms.items():
         if transform.to in topics or list(produced).count(transform.to) > 1:
-            document.report("E304", ("transforms", name, "to"), f"the topic {transform.to} is written by somebody else")
+            document.report(
+                "E304", ("transforms", name, "to"), f"the topic {transform.to} is written by somebody else"
+            )
         for alias, wanted in transform.inputs.items():
             if wanted not in known:
                 document.report(
-                    "E305", ("transforms", name, "from", alias), f"there is no table or topic '{wanted}'", did_you_mean(wanted, known)
+                    "E305",
+                    ("transforms", name, "from", alias),
+                    f"there is no table or topic '{wanted}'",
+                    did_you_mean(wanted, known),
                 )
         for udf_name, udf in transform.udfs.items():
             script = document.file.parent / udf.python.rpartition(":")[0]
             if not script.is_file():
-                document.report("E306", ("transforms", name, "udfs", udf_name, "python"), f"there is no file {script}")
+                document.report(
+                    "E306", ("transforms", name, "udfs", udf_name, "python"), f"there is no file {script}"
+                )
     for name, sink in spec.sinks.items():
         for wanted in sink_inputs(sink.inputs, tables):
             if wanted not in known:
-                document.report("E305", ("sinks", name, "from"), f"there is no table or topic '{wanted}'", did_you_mean(wanted, known))
+                document.report(
+                    "E305",
+                    ("sinks", name, "from"),
+                    f"there is no table or topic '{wanted}'",
+                    did_you_mean(wanted, known),
+                )
 
 
 def sink_inputs(inputs: str | list[str] | None, tables: tuple[TableId, ...]) -> list[str]:

@@ -26,7 +26,9 @@ _PR_SET_PDEATHSIG = 1
 def run_part(plan: Plan, part: str, data_dir: Path) -> int:
     """Run one part in the foreground until SIGTERM; return its exit code."""
     if part not in plan.parts():
-        raise ConfigError(f"the pipeline {plan.name} has no part '{part}'", fix=f"parts: {', '.join(plan.parts())}")
+        raise ConfigError(
+            f"the pipeline {plan.name} has no part '{part}'", fix=f"parts: {', '.join(plan.parts())}"
+        )
     die_with_supervisor()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.INFO)
     stop = threading.Event()
@@ -100,7 +102,8 @@ def wait_for_endpoints(
             return endpoints
         if time.monotonic() > deadline:
             raise TailraceError(
-                f"no broker has started on {data_dir}", fix=f"start it with: tailrace run {plan.file} --only broker"
+                f"no broker has started on {data_dir}",
+                fix=f"start it with: tailrace run {plan.file} --only broker",
             )
         stop.wait(0.05)
     return None

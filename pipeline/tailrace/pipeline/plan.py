@@ -1,5 +1,6 @@
 """A spec resolved: every part with its topics and tables, and nothing left to guess.  Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ class Plan:
     spec: PipelineSpec
     topics: dict[TableId, str]
     """Raw topic of each source table."""
+    sql_lines: Mapping[str, int]
+    """Line of the file where a transform's SQL begins."""
 
     @property
     def name(self) -> str:
@@ -98,16 +101,19 @@ class Plan:
                         UdfConfig(name=udf_name, python=udf.python, returns=udf.returns, batch=udf.batch)
                         for udf_name, udf in transform.udfs.items()
                     ),
-                    requirements=tuple(transform.requirements),
+                    base_dir=self.file.parent,
+                    file=str(self.file),
+                    line=self.sql_lines[name],
                 )
                 for name, transform in self.spec.transforms.items()
             ),
-            base_dir=self.file.parent,
             bootstrap=endpoints.bootstrap,
             registry_url=endpoints.registry_url,
             data_dir=data_dir,
-            checkpoint_interval_ms=self.spec.flink.checkpoint,
+            checkpoint_interval_s=self.spec.flink.checkpoint / 1000,
             parallelism=self.spec.flink.parallelism,
+            requirements=tuple(self.spec.flink.requirements),
+            udf_mode=self.spec.flink.udf_mode,
         )
 
     def sink_config(self, name: str, data_dir: Path, endpoints: Endpoints) -> SinkPartConfig:
@@ -150,10 +156,15 @@ class Plan:
     def tables_needing_keys(self) -> frozenset[TableId]:
         """Tables that somebody mirrors or transforms: these must have a key."""
         mirrored = {
-            item.topic for sink in self.spec.sinks.values() if sink.mode == "mirror" for item in self.sink_inputs(sink)
+            item.topic
+            for sink in self.spec.sinks.values()
+            if sink.mode == "mirror"
+            for item in self.sink_inputs(sink)
         }
         read = {
-            self.resolve(wanted) for transform in self.spec.transforms.values() for wanted in transform.inputs.values()
+            self.resolve(wanted)
+            for transform in self.spec.transforms.values()
+            for wanted in transform.inputs.values()
         }
         return frozenset(table for table, topic in self.topics.items() if topic in mirrored | read)
 
@@ -186,6 +197,4 @@ class Plan:
 
 def make_plan(loaded: LoadedSpec) -> Plan:
     """Resolve a checked spec."""
-    return Plan(
-        loaded.file, loaded.spec, {table: raw_topic(loaded.spec, table) for table in loaded.tables}
-    )
+    return Plan(loaded.file, loaded.spec, {table: raw_topic(loaded.spec, table) for table in loaded.tables})

@@ -109,8 +109,8 @@ class UdfSpec(_Model):
     """`path/to/file.py:function`, relative to the pipeline file."""
     returns: str
     """Its SQL type, like DOUBLE or STRING."""
-    batch: Literal["row", "pandas"] = "row"
-    """row: called with values; pandas: called with pandas.Series."""
+    batch: Literal["rows", "arrow"] = "rows"
+    """rows: called once per row with values; arrow: once per batch with a pandas.Series per argument."""
 
 
 class TransformSpec(_Model):
@@ -123,8 +123,6 @@ class TransformSpec(_Model):
     """Columns that identify a result row; without them the result must be insert-only."""
     sql: str
     udfs: dict[str, UdfSpec] = {}
-    requirements: list[str] = []
-    """pip requirements of the Python functions."""
 
 
 class CommitSpec(_Model):
@@ -150,6 +148,10 @@ class FlinkSpec(_Model):
 
     checkpoint: DurationMs = 1000
     parallelism: Annotated[int, Field(ge=1, le=128)] = 1
+    requirements: list[str] = []
+    """pip requirements of the Python functions."""
+    udf_mode: Literal["process", "thread"] = "process"
+    """process: Python functions run beside the JVM; thread: inside it."""
 
 
 class PipelineSpec(_Model):

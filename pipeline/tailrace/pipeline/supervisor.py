@@ -175,6 +175,8 @@ class Supervisor:
                     fix="stop the other one, or choose another --data-dir",
                 ) from None
             lock.truncate(0)
-            lock.write(json.dumps({"pid": os.getpid(), "file": str(self.plan.file), "parts": self.plan.parts()}))
+            lock.write(
+                json.dumps({"pid": os.getpid(), "file": str(self.plan.file), "parts": self.plan.parts()})
+            )
             lock.flush()
             yield

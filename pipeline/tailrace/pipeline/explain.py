@@ -1,0 +1,81 @@
+"""What a run would do, asked of the source itself: findings, columns and how each travels, warnings."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from tailrace.connectors.plugins import load_source
+from tailrace.connectors.source import DiscoveredTable, Finding, SourceContext
+from tailrace.pipeline.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What the source said: why it would not start, and what it would read."""
+
+    findings: tuple[Finding, ...]
+    tables: tuple[DiscoveredTable, ...]
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """Findings that forbid the start."""
+        return tuple(finding for finding in self.findings if finding.level == "error")
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "findings": [{"level": item.level, "what": item.what, "fix": item.fix} for item in self.findings],
+            "columns": {
+                str(table.schema.id): {
+                    "key": list(table.schema.key),
+                    "estimated_rows": table.estimated_rows,
+                    "columns": {
+                        field.name: {
+                            "source_type": (field.metadata or {}).get(b"pg_type", b"").decode(),
+                            "type": str(field.type),
+                            "nullable": field.nullable,
+                        }
+                        for field in table.schema.arrow
+                    },
+                    "warnings": list(table.warnings),
+                }
+                for table in self.tables
+            },
+        }
+
+    def render(self, plan: Plan) -> str:
+        """The plan for people."""
+        lines = [f"pipeline {plan.name}: parts {', '.join(plan.parts())}"]
+        for table in self.tables:
+            schema = table.schema
+            key = ", ".join(schema.key) or "none"
+            lines.append(
+                f"\n{schema.id} -> {plan.topics[schema.id]}   key: {key}   about {table.estimated_rows} rows"
+            )
+            for field in schema.arrow:
+                source_type = (field.metadata or {}).get(b"pg_type", b"").decode()
+                null = "" if field.nullable else " not null"
+                lines.append(f"    {field.name}: {source_type} -> {field.type}{null}")
+            lines += [f"    warning: {warning}" for warning in table.warnings]
+        for name, transform in plan.spec.transforms.items():
+            inputs = ", ".join(plan.resolve(wanted) for wanted in transform.inputs.values())
+            lines.append(
+                f"\ntransform {name}: {inputs} -> {transform.to}   key: {', '.join(transform.key) or 'none'}"
+            )
+        for name, sink in plan.spec.sinks.items():
+            targets = ", ".join(f"{item.topic} -> {item.target}" for item in plan.sink_inputs(sink))
+            lines.append(f"\nsink {name} ({sink.type}, {sink.mode}): {targets}")
+        lines += [f"\n{item.level}: {item.what}\n    fix: {item.fix}" for item in self.findings]
+        return "\n".join(lines)
+
+
+def explain_plan(plan: Plan) -> Findings:
+    """Ask the source; raises what it raises when it cannot be reached."""
+    plugin = load_source(plan.spec.source.type)
+    context = SourceContext(plan.name, plan.default_data_dir() / "source", plan.tables_needing_keys())
+    source = plugin(plugin.Config(**plan.spec.source.options), context)
+    try:
+        findings = tuple(source.check(None))
+        blocked = any(finding.level == "error" for finding in findings)
+        return Findings(findings, () if blocked else tuple(source.discover()))
+    finally:
+        source.close()

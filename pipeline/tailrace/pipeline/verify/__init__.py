@@ -1,0 +1,1 @@
+"""`tailrace verify`: every table compared with the source, row by row and column by column."""

@@ -1,0 +1,138 @@
+"""The pipeline file: every mistake at once, each at its place, with a fix."""
+
+from pathlib import Path
+
+import pytest
+
+from tailrace.pipeline.diagnostics import SpecError
+from tailrace.pipeline.load import load_spec
+from tailrace.pipeline.plan import Endpoints, make_plan
+
+MINIMAL = """\
+version: 1
+name: shop
+source:
+  type: postgres
+  dsn: ${env:PG_DSN}
+  tables: [public.orders, public.customers]
+sinks:
+  lake:
+    type: delta
+    path: ./lake/{table}
+"""
+ENVIRONMENT = {"PG_DSN": "host=127.0.0.1 dbname=shop"}
+
+
+def problems(tmp_path: Path, text: str, environment: dict[str, str] | None = None) -> list[tuple[int, int, str, str]]:
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(text)
+    with pytest.raises(SpecError) as refused:
+        load_spec(file, ENVIRONMENT if environment is None else environment)
+    assert refused.value.exit_code == 2
+    return [(item.line, item.column, item.code, f"{item.message} {item.fix}") for item in refused.value.diagnostics]
+
+
+def test_the_minimal_pipeline_is_accepted_and_needs_no_java(tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(MINIMAL)
+    plan = make_plan(load_spec(file, ENVIRONMENT))
+    assert plan.parts() == ("broker", "source", "sink.lake")
+    config = plan.sink_config("lake", tmp_path, Endpoints("h:1", "http://h:2"))
+    assert [(item.topic, item.target) for item in config.inputs] == [
+        ("raw.shop.orders", "orders"),
+        ("raw.shop.customers", "customers"),
+    ]
+    assert config.control_topic == "_tailrace.shop.control"
+
+
+def test_the_examples_are_accepted() -> None:
+    examples = sorted((Path(__file__).parents[3] / "examples").glob("*/pipeline.yaml"))
+    assert examples
+    for file in examples:
+        make_plan(load_spec(file, ENVIRONMENT))
+
+
+def test_every_mistake_is_told_at_once_with_its_place(tmp_path: Path) -> None:
+    text = (
+        MINIMAL.replace("name: shop", "nmae: shop")
+        .replace("type: delta", "type: dleta")
+        .replace("public.customers]", "customers]")
+        .replace("  tables:", "  slto: x\n  tables:")
+    )
+    found = problems(tmp_path, text)
+    assert [(line, code) for line, _, code, _ in found] == [
+        (1, "E201"),
+        (2, "E202"),
+        (6, "E202"),
+        (7, "E203"),
+        (10, "E401"),
+    ]
+    assert "did you mean 'name'?" in found[1][3]
+    assert "did you mean 'slot'?" in found[2][3]
+    assert "delta" in found[4][3]
+
+
+def test_a_mistake_is_drawn_with_a_caret_under_it(tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(MINIMAL.replace("    path:", "    mode: upsrt\n    path:"))
+    with pytest.raises(SpecError) as refused:
+        load_spec(file, ENVIRONMENT)
+    lines = str(refused.value).splitlines()
+    assert lines[0].startswith(f"{file}:10:5: E203 ")
+    assert lines[1] == "        mode: upsrt"
+    assert lines[2] == "        ^"
+    assert "1 problem in" in lines[-1]
+
+
+def test_a_missing_environment_variable_is_named(tmp_path: Path) -> None:
+    found = problems(tmp_path, MINIMAL, {})
+    assert found[0][:3] == (5, 3, "E110")
+    assert "${env:PG_DSN}" in found[0][3]
+
+
+def test_a_value_cannot_change_the_document(tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(MINIMAL.replace("name: shop", "name: ${env:NAME}"))
+    spec = load_spec(file, {**ENVIRONMENT, "NAME": "shop"}).spec
+    assert spec.name == "shop"
+    found = problems(
+        tmp_path, MINIMAL.replace("name: shop", "name: ${env:NAME}"), {**ENVIRONMENT, "NAME": "a\nversion: 2"}
+    )
+    assert [code for _, _, code, _ in found] == ["E203"]
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "code"),
+    [
+        ("version: 1\nname: a\nname: b\n", (3, 1), "E102"),
+        ("version: [1\nname: a\n", (2, 1), "E100"),
+        ("- a\n", (1, 1), "E101"),
+        ("", (1, 1), "E101"),
+    ],
+)
+def test_what_is_not_yaml_is_told_with_its_place(tmp_path: Path, text: str, place: tuple[int, int], code: str) -> None:
+    line, column, found, _ = problems(tmp_path, text)[0]
+    assert (found, line) == (code, place[0])
+    assert column >= 1
+
+
+def test_references_to_unknown_topics_and_files_are_told(tmp_path: Path) -> None:
+    text = MINIMAL + (
+        "    from: [public.order, enriched]\n"
+        "transforms:\n"
+        "  enrich:\n"
+        "    from: {o: public.ordres}\n"
+        "    to: enriched\n"
+        "    key: [id]\n"
+        "    sql: SELECT 1\n"
+        '    udfs: {risk: {python: "nowhere.py:f", returns: DOUBLE}}\n'
+    )
+    found = problems(tmp_path, text)
+    assert [(line, code) for line, _, code, _ in found] == [(11, "E305"), (14, "E305"), (18, "E306")]
+    assert "did you mean 'public.orders'?" in found[0][3]
+
+
+def test_plugin_options_are_checked_at_their_place(tmp_path: Path) -> None:
+    found = problems(tmp_path, MINIMAL + "    pth: x\n")
+    assert found[0][:3] == (11, 5, "E202")
+    assert "did you mean 'path'?" in found[0][3]
