@@ -1,44 +1,24 @@
 """Whole record batches from columns, by compiled loops.
 
-Record batch, magic 2 (Kafka protocol guide, "Record Batch"; KIP-98), integers big endian:
-
-    at  size  field
-     0     8  baseOffset             0, the broker's to fill
-     8     4  batchLength            bytes after this field
-    12     4  partitionLeaderEpoch   0, the broker's to fill
-    16     1  magic                  2
-    17     4  crc                    0, `finish_batch` fills it: CRC-32C of everything after it
-    21     2  attributes             0: not compressed, create time; `finish_batch` sets the bits
-    23     4  lastOffsetDelta        count - 1
-    27     8  baseTimestamp          the first record's
-    35     8  maxTimestamp
-    43     8  producerId             0, `finish_batch` fills these three
-    51     2  producerEpoch          0
-    53     4  baseSequence           0
-    57     4  recordCount
-    61        records
+A batch is the header drawn in `batch`, then its records one after the other:
 
     record:  length varint | attributes int8 0 | timestampDelta varint | offsetDelta varint
              | keyLength varint (-1 null) key | valueLength varint (-1 null) value
              | headerCount varint | (nameLength varint name, valueLength varint value)*
 """
 
-import struct
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from tailrace.broker.records.batch import HEADER, HEADER_BYTES, LENGTH_END, MAGIC
 from tailrace.broker.records.columnar import BytesColumn, HeaderColumns
 from tailrace.broker.records.columnar_varint import Int, copy_bytes, frozen, put_varint, varint_size
 from tailrace.changes.compiled import kernel
 
 DEFAULT_LIMIT = 1 << 20
 """Bytes of a record batch, 1 MiB: Kafka's brokers refuse more by default (message.max.bytes)."""
-
-_HEADER = struct.Struct(">qiibIhiqqqhii")
-_HEADER_SIZE = _HEADER.size
-_LENGTH_FROM = 12
 
 
 def _header(name: bytes, value_length: int) -> bytes:
@@ -93,12 +73,12 @@ def build_batch(
     chosen = frozen(chosen)
     lengths = _lengths(keys, values, headers, timestamps_ms)
     contents = _contents(keys, values, headers)
-    starts, sizes = _measure(chosen, lengths, limit - _HEADER_SIZE)
+    starts, sizes = _measure(chosen, lengths, limit - HEADER_BYTES)
     bounds = [*starts.tolist(), len(chosen)]
     batches = []
     for first, last, size in zip(bounds, bounds[1:], sizes.tolist(), strict=False):
         members = chosen[first:last]
-        batch = bytearray(_HEADER_SIZE + size)
+        batch = bytearray(HEADER_BYTES + size)
         times = timestamps_ms[members]
         _write(members, lengths, contents, np.frombuffer(batch, np.uint8))
         _write_header(batch, last - first, int(times[0]), int(times.max()))
@@ -107,9 +87,9 @@ def build_batch(
 
 
 def _write_header(batch: bytearray, count: int, base_timestamp: int, max_timestamp: int) -> None:
-    length = len(batch) - _LENGTH_FROM
+    length = len(batch) - LENGTH_END
     times = (base_timestamp, max_timestamp)
-    _HEADER.pack_into(batch, 0, 0, length, 0, 2, 0, 0, count - 1, *times, 0, 0, 0, count)
+    HEADER.pack_into(batch, 0, 0, length, 0, MAGIC, 0, 0, count - 1, *times, 0, 0, 0, count)
 
 
 class _Lengths(NamedTuple):
@@ -185,7 +165,8 @@ def _contents(keys: BytesColumn | None, values: BytesColumn, headers: HeaderColu
 def _length(offsets: npt.NDArray[np.int64], valid: npt.NDArray[np.uint8], row: Int) -> Int:
     if row + 1 >= offsets.size or (valid.size and not valid[row]):
         return -1
-    return offsets[row + 1] - offsets[row]
+    length: Int = offsets[row + 1] - offsets[row]
+    return length
 
 
 @kernel
@@ -275,7 +256,7 @@ def _put_headers(out: npt.NDArray[np.uint8], at: Int, row: Int, of: _Lengths, ha
 @kernel
 def _write(rows: npt.NDArray[np.int64], of: _Lengths, has: _Contents, out: npt.NDArray[np.uint8]) -> None:
     """Write the records of one batch after its header."""
-    at: Int = np.int64(_HEADER_SIZE)
+    at: Int = np.int64(HEADER_BYTES)
     for i in range(rows.size):
         row = rows[i]
         time_delta = of.timestamps[row] - of.timestamps[rows[0]]

@@ -17,15 +17,15 @@ class SchemaStore(Protocol):
     Every method raises TailraceError when the registry cannot be reached or refuses.
     """
 
-    def register(self, subject: str, schema_json: str) -> int:
+    def register(self, subject: str, schema: str, /) -> int:
         """The id of the schema under the subject, registered now if it is new there."""
         ...
 
-    def schema(self, schema_id: int) -> str:
+    def schema(self, schema_id: int, /) -> str:
         """The schema with this id, as JSON text."""
         ...
 
-    def latest(self, subject: str) -> tuple[int, str] | None:
+    def latest(self, subject: str, /) -> tuple[int, str] | None:
         """Id and JSON text of the subject's newest schema, None when there is no such subject."""
         ...
 
