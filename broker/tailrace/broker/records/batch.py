@@ -6,7 +6,7 @@
     12     4  partition leader epoch    the broker's to fill
     16     1  magic                     2
     17     4  CRC                       CRC-32C of everything after it
-    21     2  attributes                0-2 codec, 3 LogAppendTime, 4 transactional, 5 control, 6 delete horizon
+    21     2  attributes                0-2 codec, 3 LogAppendTime, 4 transactional, 5 control, 6 horizon
     23     4  last offset delta
     27     8  base timestamp            milliseconds
     35     8  max timestamp
