@@ -11,20 +11,31 @@ Durability: `append` returns when the bytes are with the kernel; a record is ack
 `Flusher.wait_durable`, and no consumer sees it earlier.
 """
 
+from tailrace.broker.log import manager, partition, recovery, sync
 from tailrace.broker.log.clock import Clock, SystemClock
 from tailrace.broker.log.config import TopicConfig
-from tailrace.broker.log.errors import LogError, StorageFailure
+from tailrace.broker.log.errors import DamagedLogError, LogError, StorageFailure
 from tailrace.broker.log.flusher import Flusher
-from tailrace.broker.log.manager import LogManager
+from tailrace.broker.log.manager import LogManager, PartitionSpec
 from tailrace.broker.log.partition import AppendResult, PartitionLog
 
+CRASH_POINTS = (
+    *partition.CRASH_POINTS,
+    *sync.CRASH_POINTS,
+    *manager.CRASH_POINTS,
+    *recovery.CRASH_POINTS,
+)
+
 __all__ = [
+    "CRASH_POINTS",
     "AppendResult",
     "Clock",
+    "DamagedLogError",
     "Flusher",
     "LogError",
     "LogManager",
     "PartitionLog",
+    "PartitionSpec",
     "StorageFailure",
     "SystemClock",
     "TopicConfig",

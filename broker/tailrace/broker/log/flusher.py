@@ -1,9 +1,16 @@
-"""Group commit: one fdatasync per dirty file and round, whoever waits."""
+"""Group commit: one fdatasync per dirty file and round, whoever waits.
 
+While a round's files are being synced in worker threads, appends go on; all of them are covered by the next
+round, which starts as soon as this one ends.
+"""
+
+import asyncio
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 from tailrace.broker.log.errors import StorageFailure
 from tailrace.broker.log.partition import PartitionLog
+from tailrace.broker.log.sync import SyncRound
 
 
 class Flusher:
@@ -11,6 +18,7 @@ class Flusher:
 
     `on_high_watermark(partition)` is called on the loop after each move (waiting fetches wake there).
     `on_failure(error)` is called once when fsync failed: the server must stop serving and exit.
+    All methods are called on one event loop.
     """
 
     def __init__(
@@ -20,16 +28,75 @@ class Flusher:
         on_failure: Callable[[StorageFailure], None],
         threads: int = 4,
     ) -> None:
-        raise NotImplementedError
+        self._on_high_watermark = on_high_watermark
+        self._on_failure = on_failure
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="fdatasync")
+        self._dirty: dict[PartitionLog, None] = {}
+        self._waiters: list[asyncio.Future[None]] = []
+        self._rounds: asyncio.Task[None] | None = None
+        self._failure: StorageFailure | None = None
 
     def request(self, partitions: Iterable[PartitionLog]) -> None:
-        """Have these partitions flushed soon, without waiting (acks=0 and acks=1)."""
-        raise NotImplementedError
+        """Have these partitions flushed soon, without waiting (acks=0)."""
+        self._dirty.update(dict.fromkeys(partitions))
+        if self._rounds is None and self._dirty and self._failure is None:
+            self._rounds = asyncio.get_running_loop().create_task(self._run())
 
     async def wait_durable(self, targets: Iterable[tuple[PartitionLog, int]]) -> None:
         """Return when each log is durable up to its offset (exclusive).  Raises StorageFailure."""
-        raise NotImplementedError
+        if self._failure is not None:
+            raise self._failure
+        behind = [partition for partition, end in targets if partition.high_watermark < end]
+        if not behind:
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        self.request(behind)
+        await waiter
 
     async def close(self) -> None:
         """Flush what is dirty and end the threads."""
-        raise NotImplementedError
+        if self._rounds is not None:
+            await self._rounds
+        self._pool.shutdown()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._dirty:
+            dirty, self._dirty = self._dirty, {}
+            waiters, self._waiters = self._waiters, []
+            rounds = [(partition, partition.begin_sync()) for partition in dirty]
+            started = [(partition, sync) for partition, sync in rounds if sync is not None]
+            done = await asyncio.gather(
+                *(loop.run_in_executor(self._pool, _sync, sync) for _, sync in started)
+            )
+            failed = next((error for error in done if error is not None), None)
+            if failed is not None:
+                self._fail(failed, waiters)
+                return
+            for partition, sync in started:
+                if partition.finish_sync(sync):
+                    loop.call_soon(self._on_high_watermark, partition)
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+        self._rounds = None
+
+    def _fail(self, error: OSError, waiters: list[asyncio.Future[None]]) -> None:
+        self._failure = StorageFailure(
+            f"fsync of {error.filename or 'a log'} failed: {error.strerror}",
+            fix="Check the disk; the broker recovers its logs when it is started again",
+        )
+        for waiter in waiters + self._waiters:
+            if not waiter.done():
+                waiter.set_exception(self._failure)
+        self._waiters.clear()
+        self._on_failure(self._failure)
+
+
+def _sync(sync: SyncRound) -> OSError | None:
+    try:
+        sync.run()
+    except OSError as error:
+        return error
+    return None

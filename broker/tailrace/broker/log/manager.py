@@ -1,13 +1,46 @@
-"""All partitions of one data directory."""
+"""All partitions of one data directory: `<topic>-<partition>/`, with Kafka's files inside."""
 
+import asyncio
+import errno
+import logging
+import shutil
+import threading
+import uuid
+from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import UUID
 
-from tailrace.broker.log.clock import Clock
-from tailrace.broker.log.config import TopicConfig
-from tailrace.broker.log.partition import PartitionLog
+from tailrace.broker.log import checkpoints
+from tailrace.broker.log.clock import Clock, SystemClock
+from tailrace.broker.log.config import DAY_MS, TopicConfig
+from tailrace.broker.log.durable import replace_file, sync_directory, sync_file
+from tailrace.broker.log.errors import DamagedLogError, LogError, StorageFailure
+from tailrace.broker.log.partition import PartitionLog, sync_all
+from tailrace.broker.log.recovery import Durable, recover
+from tailrace.broker.log.retention import expired_segments
+from tailrace.broker.log.segment import Segment
+from tailrace.broker.log.snapshots import remove_snapshots, write_snapshot
+from tailrace.broker.protocol.errors import ErrorCode
+from tailrace.changes import crash_point
+
+CRASH_POINTS = (
+    "broker.log.before_retention_delete",
+    "broker.log.retention_renamed",
+    "broker.log.before_checkpoint",
+    "broker.log.after_checkpoint",
+    "broker.log.before_partition_delete",
+    "broker.log.partition_renamed",
+    "broker.log.before_clean_shutdown",
+)
+PRODUCER_EXPIRATION_MS = DAY_MS
+CHECKPOINT_INTERVAL_MS = 5_000
+_METADATA = "partition.metadata"
+_DELETED = "-delete"
+_NO_BOUND = 0x7FFF_FFFF
+
+_log = logging.getLogger(__name__)
+_Key = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +49,7 @@ class PartitionSpec:
 
     topic: str
     partition: int
-    topic_id: UUID
+    topic_id: uuid.UUID
     config: TopicConfig
     created: bool
 
@@ -28,52 +61,292 @@ class LogManager:
     """
 
     def __init__(self, data_dir: Path, *, clock: Clock | None = None) -> None:
-        raise NotImplementedError
+        self.data_dir = data_dir
+        self.clock: Clock = clock or SystemClock()
+        self._lock = checkpoints.DirectoryLock(data_dir)
+        self._logs: dict[_Key, PartitionLog] = {}
+        self._offline: dict[_Key, str] = {}
+        self._recovery_points: checkpoints.Offsets = {}
+        self._log_starts: checkpoints.Offsets = {}
+        self._leader_epoch = 0
+        self._doomed: list[Path] = []
+        self._checkpoint_due_ms = 0
+        self._writing = threading.Lock()
 
     @property
     def leader_epoch(self) -> int:
         """Epoch of this start: one higher after every unclean stop."""
-        raise NotImplementedError
+        return self._leader_epoch
 
     def open(self, partitions: Iterable[PartitionSpec]) -> None:
-        """Recover every partition.  A damaged one is offline (`get` raises), the others serve."""
-        raise NotImplementedError
+        """Recover every partition.  A damaged one is offline (`get` raises), the others serve.
+
+        Directories that no spec names are left alone, with a warning.
+        """
+        specs = {(spec.topic, spec.partition): spec for spec in partitions}
+        clean = checkpoints.take_clean_shutdown(self.data_dir)
+        points = checkpoints.read_offsets(self.data_dir / checkpoints.RECOVERY_POINTS)
+        fresh = not any(spec.created for spec in specs.values())
+        starts = checkpoints.read_offsets(self.data_dir / checkpoints.LOG_STARTS) or {}
+        # what is left of a deleted topic must not count for a new one of its name
+        kept = {key for key, spec in specs.items() if spec.created}
+        self._recovery_points = {key: point for key, point in (points or {}).items() if key in kept}
+        self._log_starts = {key: start for key, start in starts.items() if key in kept}
+        last_epoch = checkpoints.read_leader_epoch(self.data_dir)
+        for path in self.data_dir.glob("*" + _DELETED):
+            shutil.rmtree(path)
+        for key, spec in specs.items():
+            durable = Durable(
+                recovery_point=self._recovery_points.get(key, 0),
+                log_start=self._log_starts.get(key, 0),
+                clean=clean,
+                known=points is not None or fresh,
+                newest_epoch=_NO_BOUND if last_epoch is None else last_epoch,
+            )
+            self._open_one(spec, durable)
+        self._warn_of_strays(specs)
+        known = [log.leader_epoch for log in self._logs.values()]
+        last_epoch = max(known, default=-1) if last_epoch is None else last_epoch
+        self._leader_epoch = max(last_epoch + (not clean), 0)
+        checkpoints.write_leader_epoch(self.data_dir, self._leader_epoch)
+        self._move_recovery_points()
+        self._write_recovery_points()
+
+    def _open_one(self, spec: PartitionSpec, durable: Durable) -> PartitionLog | None:
+        key = spec.topic, spec.partition
+        directory = self._directory(*key)
+        try:
+            if not directory.exists() and spec.created:
+                raise DamagedLogError(
+                    f"the directory {directory} is missing",
+                    fix="Restore it from a copy, or delete the topic",
+                )
+            _claim(directory, spec)
+            found = recover(directory, durable, self.clock)
+        except (DamagedLogError, OSError) as error:
+            _log.error("partition %s-%d is offline: %s", *key, error)
+            self._offline[key] = str(error)
+            return None
+        log = self._logs[key] = PartitionLog(
+            *key,
+            directory,
+            spec.config,
+            self.clock,
+            segments=found.segments,
+            producers=found.producers,
+            epochs=found.epochs,
+            log_start_offset=found.log_start_offset,
+        )
+        return log
+
+    def _warn_of_strays(self, specs: dict[_Key, PartitionSpec]) -> None:
+        known = {f"{topic}-{partition}" for topic, partition in specs}
+        for path in sorted(self.data_dir.iterdir()):
+            if (path / _METADATA).exists() and path.name not in known:
+                _log.warning("%s belongs to no topic and is left alone", path)
 
     def create(self, spec: PartitionSpec) -> PartitionLog:
-        """Make a new, empty partition; durable on return."""
-        raise NotImplementedError
+        """Make a new, empty partition; durable on return.  Raises LogError: KAFKA_STORAGE_ERROR."""
+        newborn = Durable(0, 0, clean=False, known=True, newest_epoch=_NO_BOUND)
+        log = self._open_one(spec, newborn)
+        if log is None:
+            why = self._offline.pop((spec.topic, spec.partition))
+            raise LogError(ErrorCode.KAFKA_STORAGE_ERROR, f"cannot make {spec.topic}-{spec.partition}: {why}")
+        return log
 
     def delete(self, topic: str, partition: int) -> None:
-        """Rename the directory away, then remove it."""
-        raise NotImplementedError
+        """Rename the directory away, durably; `maintain` removes it.  Raises LogError: KAFKA_STORAGE_ERROR."""
+        key = topic, partition
+        log = self._logs.pop(key, None)
+        if log is not None:
+            log.close()
+        self._offline.pop(key, None)
+        self._recovery_points.pop(key, None)
+        directory = self._directory(topic, partition)
+        try:
+            if self._log_starts.pop(key, None) is not None:
+                checkpoints.write_offsets(self.data_dir / checkpoints.LOG_STARTS, self._log_starts)
+            self._write_recovery_points()
+            crash_point("broker.log.before_partition_delete")
+            if directory.exists():
+                away = self.data_dir / f"{directory.name}.{uuid.uuid4().hex}{_DELETED}"
+                self._doomed.append(directory.rename(away))
+                sync_directory(self.data_dir)
+        except OSError as error:
+            raise LogError(
+                ErrorCode.KAFKA_STORAGE_ERROR, f"cannot remove {directory}: {error.strerror}"
+            ) from error
+        crash_point("broker.log.partition_renamed")
 
     def get(self, topic: str, partition: int) -> PartitionLog:
         """Raises LogError: UNKNOWN_TOPIC_OR_PARTITION, KAFKA_STORAGE_ERROR (offline, with the reason)."""
-        raise NotImplementedError
+        log = self._logs.get((topic, partition))
+        if log is not None:
+            return log
+        reason = self._offline.get((topic, partition))
+        if reason is not None:
+            raise LogError(ErrorCode.KAFKA_STORAGE_ERROR, f"{topic}-{partition} is offline: {reason}")
+        raise LogError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no partition {topic}-{partition}")
 
     def partitions(self) -> Iterator[PartitionLog]:
         """Every log that is online."""
-        raise NotImplementedError
+        return iter(list(self._logs.values()))
 
-    def offline(self) -> dict[tuple[str, int], str]:
+    def offline(self) -> dict[_Key, str]:
         """Why partitions are offline."""
-        raise NotImplementedError
+        return dict(self._offline)
 
     def configure(self, topic: str, config: TopicConfig) -> None:
         """Obey a new configuration from now on."""
-        raise NotImplementedError
+        for log in self._logs.values():
+            if log.topic == topic:
+                log.config = config
 
     def delete_records(self, topic: str, partition: int, before: int) -> int:
         """Move the log start to `before` (-1: high watermark), durably; returns the new log start.
 
-        Raises LogError: OFFSET_OUT_OF_RANGE.
+        Raises LogError: OFFSET_OUT_OF_RANGE, KAFKA_STORAGE_ERROR, and what `get` raises.
         """
-        raise NotImplementedError
+        start = self.get(topic, partition).advance_log_start(before)
+        self._log_starts[topic, partition] = start
+        try:
+            checkpoints.write_offsets(self.data_dir / checkpoints.LOG_STARTS, self._log_starts)
+        except OSError as error:
+            raise LogError(
+                ErrorCode.KAFKA_STORAGE_ERROR, f"cannot write to {self.data_dir}: {error.strerror}"
+            ) from error
+        return start
 
     async def maintain(self) -> None:
-        """One round of retention, compaction, producer expiry and checkpoints; call about every second."""
-        raise NotImplementedError
+        """One round of retention, compaction, producer expiry and checkpoints; call about every second.
+
+        A full disk or too many open files only postpone it.  Raises StorageFailure when the disk fails.
+        """
+        try:
+            for log in self.partitions():
+                log.states.expire(self.clock.monotonic_ms(), PRODUCER_EXPIRATION_MS)
+                await self._drop_expired(log)
+            if self.clock.monotonic_ms() >= self._checkpoint_due_ms:
+                self._checkpoint_due_ms = self.clock.monotonic_ms() + CHECKPOINT_INTERVAL_MS
+                await self.checkpoint()
+            doomed, self._doomed = self._doomed, []
+            for directory in doomed:
+                await asyncio.to_thread(shutil.rmtree, directory)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EFBIG):
+                raise StorageFailure(
+                    f"maintenance of {self.data_dir} failed: {error}", fix="Check the disk"
+                ) from error
+            _log.warning("maintenance of %s is postponed: %s", self.data_dir, error)
+
+    async def _drop_expired(self, log: PartitionLog) -> None:
+        count = expired_segments(log, self.clock.now_ms())
+        if not count:
+            return
+        if count == len(log.segments):
+            log.roll()
+        crash_point("broker.log.before_retention_delete")
+        away: list[Path] = []
+        for segment in log.replace_segments(count, []):  # oldest first: a crash leaves no hole
+            away += segment.renamed_away()
+            crash_point("broker.log.retention_renamed")
+        _log.info("%r gave up %d segments", log, count)
+        await asyncio.to_thread(_unlink, away)
+
+    async def checkpoint(self) -> None:
+        """Make the indexes of finished segments durable and move the recovery points.  Raises OSError."""
+        for log in self.partitions():
+            for segment in log.segments[:-1]:
+                if not segment.indexes_synced:
+                    await _sync_indexes(segment)
+            if not log.epochs.written and log.directory.exists():
+                log.epochs.write(durable=True)
+            remove_snapshots(log.directory, keep={segment.base_offset for segment in log.segments})
+        crash_point("broker.log.before_checkpoint")
+        if self._move_recovery_points():
+            await asyncio.to_thread(self._write_recovery_points)
+        crash_point("broker.log.after_checkpoint")
 
     def close(self) -> None:
-        """Flush everything, write snapshots and the clean-shutdown marker, release the directory."""
-        raise NotImplementedError
+        """Make everything durable, write snapshots and the clean-shutdown marker, release the directory.
+
+        After `Flusher.close`.  Raises StorageFailure: the next start then recovers as after a crash.
+        """
+        try:
+            for log in self._logs.values():
+                sync_all(log)
+                for segment in log.segments:
+                    if not segment.indexes_synced or segment is log.segments[-1]:
+                        _sync_files(segment.finish_indexes())
+                        segment.indexes_synced = True
+                write_snapshot(log.directory, log.log_end_offset, log.states, durable=True)
+                log.epochs.write(durable=True)
+            self._move_recovery_points()
+            self._write_recovery_points()
+            crash_point("broker.log.before_clean_shutdown")
+            checkpoints.write_clean_shutdown(self.data_dir)
+        except OSError as error:
+            raise StorageFailure(
+                f"cannot close the logs in {self.data_dir}: {error}",
+                fix="The next start checks the logs as after a crash",
+            ) from error
+        finally:
+            for log in self._logs.values():
+                log.close()
+            self._lock.release()
+
+    def _move_recovery_points(self) -> bool:
+        moved = {key: log.recovery_point for key, log in self._logs.items()}
+        changed = any(self._recovery_points.get(key) != point for key, point in moved.items())
+        self._recovery_points.update(moved)
+        return changed
+
+    def _write_recovery_points(self) -> None:
+        # the copy is taken under the lock: a checkpoint in a thread must not bring a deleted topic back
+        with self._writing:
+            points = dict(self._recovery_points)
+            checkpoints.write_offsets(self.data_dir / checkpoints.RECOVERY_POINTS, points)
+
+    def _directory(self, topic: str, partition: int) -> Path:
+        return self.data_dir / f"{topic}-{partition}"
+
+
+def _claim(directory: Path, spec: PartitionSpec) -> None:
+    """Make the directory and its `partition.metadata`; an existing one must belong to the same topic."""
+    topic_id = urlsafe_b64encode(spec.topic_id.bytes).decode().rstrip("=")
+    content = f"version: 0\ntopic_id: {topic_id}\n"
+    path = directory / _METADATA
+    if path.exists():
+        if path.read_text() != content:
+            raise DamagedLogError(
+                f"the directory {directory} belongs to another topic of that name",
+                fix="Move it away, or restore the broker's metadata database that goes with it",
+            )
+        return
+    if directory.exists() and spec.created:
+        raise DamagedLogError(
+            f"the directory {directory} has no {_METADATA}", fix="Restore it from a copy, or delete the topic"
+        )
+    directory.mkdir(exist_ok=True)
+    replace_file(path, content.encode())
+    sync_directory(directory.parent)
+
+
+async def _sync_indexes(segment: Segment) -> None:
+    paths = segment.finish_indexes()
+    try:
+        await asyncio.to_thread(_sync_files, paths)
+    except FileNotFoundError:
+        return  # the segment or its topic was deleted meanwhile
+    segment.indexes_synced = True
+    segment.rest_indexes()
+
+
+def _sync_files(paths: list[Path]) -> None:
+    for path in paths:
+        sync_file(path)
+
+
+def _unlink(paths: list[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)

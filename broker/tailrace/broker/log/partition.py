@@ -1,7 +1,38 @@
 """One partition: an append-only log of record batches, its producers and its transactions."""
 
+import struct
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+
+from tailrace.broker.log.clock import Clock
+from tailrace.broker.log.config import TopicConfig
+from tailrace.broker.log.epochs import LeaderEpochs
+from tailrace.broker.log.errors import LogError
+from tailrace.broker.log.frames import stamped_header
+from tailrace.broker.log.index import AbortedTransaction
+from tailrace.broker.log.producers import ActiveProducer, ProducerStates
+from tailrace.broker.log.segment import MAX_RELATIVE_OFFSET, Segment
+from tailrace.broker.log.snapshots import write_snapshot
+from tailrace.broker.log.sync import SyncRound
+from tailrace.broker.log.timestamps import TimestampedOffset, first_at_or_after, with_max_timestamp
+from tailrace.broker.log.validation import check_batch
+from tailrace.broker.protocol.errors import ErrorCode
+from tailrace.broker.records.batch import HEADER_BYTES, BatchHeader, Marker, control_batch, read_header
+from tailrace.changes import crash_point
+
+CRASH_POINTS = (
+    "broker.log.before_append",
+    "broker.log.after_append",
+    "broker.log.before_marker",
+    "broker.log.after_marker",
+    "broker.log.before_roll",
+    "broker.log.roll_segment_created",
+    "broker.log.roll_snapshot_written",
+    "broker.log.after_roll",
+)
+_KEPT_PLACES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,65 +46,74 @@ class AppendResult:
     duplicate: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ActiveProducer:
-    """One row of DescribeProducers; -1 stands for "none"."""
-
-    producer_id: int
-    epoch: int
-    last_sequence: int
-    last_timestamp_ms: int
-    coordinator_epoch: int
-    transaction_start_offset: int
-
-
-@dataclass(frozen=True, slots=True)
-class TimestampedOffset:
-    """An answer of ListOffsets."""
-
-    timestamp_ms: int
-    offset: int
-    leader_epoch: int
-
-
 class PartitionLog:
     """A durable log of record batches v2, kept as the producer sent them.
 
     All offsets are Kafka's.  Raises LogError; never half-appends: after an error the log is as before.
+    Made by LogManager from what recovery found; `segments` is ascending, contiguous and never empty.
     """
 
-    topic: str
-    partition: int
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        directory: Path,
+        config: TopicConfig,
+        clock: Clock,
+        *,
+        segments: list[Segment],
+        producers: ProducerStates,
+        epochs: LeaderEpochs,
+        log_start_offset: int,
+    ) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.directory = directory
+        self.config = config
+        self.segments = segments
+        self.states = producers
+        self.epochs = epochs
+        self._clock = clock
+        self._start = log_start_offset
+        self._end = segments[-1].next_offset
+        self._high_watermark = self._end
+        self._directory_synced = True
+        self._torn = False
+        self._closed = False
+        self._places: dict[int, tuple[Segment, int]] = {}
+
+    def __repr__(self) -> str:
+        return f"PartitionLog({self.topic}-{self.partition} [{self._start}, {self._end}))"
 
     @property
     def log_start_offset(self) -> int:
         """First offset that may be read."""
-        raise NotImplementedError
+        return self._start
 
     @property
     def log_end_offset(self) -> int:
         """Offset that the next record gets."""
-        raise NotImplementedError
+        return self._end
 
     @property
     def high_watermark(self) -> int:
         """End of what is fsynced; consumers never see beyond."""
-        raise NotImplementedError
+        return self._high_watermark
 
     @property
     def last_stable_offset(self) -> int:
         """First offset of the oldest transaction whose end is not durable, else the high watermark."""
-        raise NotImplementedError
+        return self.states.first_unstable_offset(self._high_watermark)
 
     @property
     def leader_epoch(self) -> int:
         """The newest epoch written to this log, -1 for none."""
-        raise NotImplementedError
+        return self.epochs.latest()
 
     @property
     def size(self) -> int:
         """Bytes of all segments."""
-        raise NotImplementedError
+        return sum(segment.size for segment in self.segments)
 
     def append(
         self,
@@ -90,15 +130,35 @@ class PartitionLog:
         epoch are written, the rest goes to the file as it is (except under LogAppendTime).
         `verified_transaction`: the coordinator knows this partition in the producer's ongoing
         transaction (KIP-890).  `internal`: written by a coordinator of this broker, so the checks for
-        clients (size limit, null keys) do not apply.
+        clients (sequence, size limit, null keys) do not apply.
 
         A retry of one of the producer's last five batches answers with the first one's offsets and
         `duplicate`: it still has to be awaited with `wait_durable(.., last_offset + 1)`.
 
         Raises LogError with CORRUPT_MESSAGE, INVALID_RECORD, MESSAGE_TOO_LARGE, INVALID_TIMESTAMP,
-        OUT_OF_ORDER_SEQUENCE_NUMBER, INVALID_PRODUCER_EPOCH, INVALID_TXN_STATE, KAFKA_STORAGE_ERROR.
+        UNSUPPORTED_FOR_MESSAGE_FORMAT, OUT_OF_ORDER_SEQUENCE_NUMBER, INVALID_PRODUCER_EPOCH,
+        INVALID_TXN_STATE, KAFKA_STORAGE_ERROR.
         """
-        raise NotImplementedError
+        view = memoryview(batch)
+        header = check_batch(view, self.config, internal=internal)
+        if header.producer_id >= 0:
+            written = self.states.check(header)
+            if written is not None:
+                stamped = written.timestamp_ms if self.config.log_append_time else -1
+                first = written.last_offset - written.offset_delta
+                return AppendResult(first, written.last_offset, stamped, self._start, duplicate=True)
+            self.states.check_transaction(header, verified=verified_transaction)
+        head = bytes(view[:HEADER_BYTES])
+        if self.config.log_append_time:
+            head = stamped_header(view, now_ms)
+            header = read_header(head)
+        crash_point("broker.log.before_append")
+        base_offset = self._write(head, view[HEADER_BYTES:], header, leader_epoch)
+        crash_point("broker.log.after_append")
+        if header.producer_id >= 0:
+            self.states.note(header, base_offset, self._clock.monotonic_ms())
+        stamped = now_ms if self.config.log_append_time else -1
+        return AppendResult(base_offset, self._end - 1, stamped, self._start, duplicate=False)
 
     def append_marker(
         self,
@@ -115,7 +175,83 @@ class PartitionLog:
         A marker without an open transaction is written too (a repeated EndTxn after a restart).
         Raises LogError: INVALID_PRODUCER_EPOCH, TRANSACTION_COORDINATOR_FENCED, KAFKA_STORAGE_ERROR.
         """
-        raise NotImplementedError
+        self.states.check_marker(producer_id, epoch, coordinator_epoch)
+        batch = control_batch(producer_id, epoch, Marker(commit, coordinator_epoch), timestamp_ms=now_ms)
+        header = read_header(batch)
+        crash_point("broker.log.before_marker")
+        offset = self._write(
+            bytes(batch[:HEADER_BYTES]), memoryview(batch)[HEADER_BYTES:], header, leader_epoch
+        )
+        crash_point("broker.log.after_marker")
+        seen_ms = self._clock.monotonic_ms()
+        ended = self.states.note_marker(header, offset, coordinator_epoch, commit=commit, seen_ms=seen_ms)
+        if ended is not None and not commit:
+            self.segments[-1].aborted.add(AbortedTransaction.of(ended))
+        return AppendResult(offset, offset, -1, self._start, duplicate=False)
+
+    def _write(self, head: bytes, records: memoryview, header: BatchHeader, leader_epoch: int) -> int:
+        """Write one batch at the end of the log and count it; returns its base offset."""
+        self._check_open()
+        try:
+            if self._torn:
+                self.segments[-1].drop_torn_tail()
+                self._torn = False
+            if self._must_roll(header):
+                self._roll()
+            segment, offset = self.segments[-1], self._end
+            place = struct.pack(">q", offset)
+            epoch = struct.pack(">i", leader_epoch)
+            self._torn = True
+            segment.write([place, head[8:12], epoch, head[16:], records], header.size)
+            self._torn = False
+        except OSError as error:
+            raise LogError(
+                ErrorCode.KAFKA_STORAGE_ERROR,
+                f"cannot append to {self.topic}-{self.partition} in {self.directory}: {error.strerror}",
+                fix="Free space on the disk; producers retry by themselves",
+            ) from error
+        segment.noted(header, offset)
+        self.epochs.note(leader_epoch, offset)
+        self._end = segment.next_offset
+        return offset
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LogError(
+                ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"{self.topic}-{self.partition} is no longer open"
+            )
+
+    def _must_roll(self, header: BatchHeader) -> bool:
+        segment = self.segments[-1]
+        if segment.size == 0:
+            return False
+        return (
+            segment.size + header.size > self.config.segment_bytes
+            or header.max_timestamp - segment.first_timestamp > self.config.segment_ms
+            or self._clock.now_ms() - segment.created_ms > self.config.segment_ms
+            or self._end + header.last_offset_delta - segment.base_offset > MAX_RELATIVE_OFFSET
+        )
+
+    def roll(self) -> None:
+        """Start a new segment unless the newest is empty.  Raises OSError with the log as before."""
+        if self.segments[-1].size:
+            self._roll()
+
+    def _roll(self) -> None:
+        crash_point("broker.log.before_roll")
+        segment = Segment(self.directory, self._end, create=True, created_ms=self._clock.now_ms())
+        try:
+            segment.create_indexes()
+            crash_point("broker.log.roll_segment_created")
+            write_snapshot(self.directory, self._end, self.states, durable=False)
+            crash_point("broker.log.roll_snapshot_written")
+        except OSError:
+            segment.remove()
+            raise
+        self.segments[-1].seal()
+        self.segments.append(segment)
+        self._directory_synced = False
+        crash_point("broker.log.after_roll")
 
     def read(
         self, offset: int, max_bytes: int, *, upper: int, at_least_one: bool = True
@@ -125,32 +261,144 @@ class PartitionLog:
         Stops at `max_bytes`; with `at_least_one` the first batch comes even when it alone is larger.
         Empty at the end.  Raises LogError: OFFSET_OUT_OF_RANGE, KAFKA_STORAGE_ERROR.
         """
-        raise NotImplementedError
+        self._check_open()
+        if not self._start <= offset <= self._end:
+            raise LogError(
+                ErrorCode.OFFSET_OUT_OF_RANGE,
+                f"offset {offset} of {self.topic}-{self.partition} is not in [{self._start}, {self._end}]",
+            )
+        found: list[memoryview | bytes] = []
+        if offset >= upper:
+            return found
+        try:
+            segment, position = self._place_of(offset)
+            while True:
+                data, next_offset = segment.read(position, max_bytes, upper, at_least_one and not found)
+                if data:
+                    found.append(data)
+                    max_bytes -= len(data)
+                    position += len(data)
+                    self._remember(next_offset, segment, position)
+                following = self._after(segment) if position == segment.size else None
+                if following is None or max_bytes <= 0 or following.base_offset >= upper:
+                    return found
+                segment, position = following, 0
+        except (OSError, struct.error) as error:
+            raise LogError(
+                ErrorCode.KAFKA_STORAGE_ERROR,
+                f"cannot read {self.topic}-{self.partition} at offset {offset} in {self.directory}: {error}",
+            ) from error
+
+    def _place_of(self, offset: int) -> tuple[Segment, int]:
+        place = self._places.get(offset)
+        if place is not None:
+            return place
+        segment = self.segments[self._segment_number(offset)]
+        return segment, segment.position_of(offset)
+
+    def _remember(self, offset: int, segment: Segment, position: int) -> None:
+        """A consumer asks next for the offset after what it got: keep where that stands."""
+        if len(self._places) >= _KEPT_PLACES:
+            del self._places[next(iter(self._places))]
+        self._places[offset] = segment, position
+
+    def _segment_number(self, offset: int) -> int:
+        return max(bisect_right(self.segments, offset, key=lambda segment: segment.base_offset) - 1, 0)
+
+    def _after(self, segment: Segment) -> Segment | None:
+        number = self._segment_number(segment.base_offset) + 1
+        return self.segments[number] if number < len(self.segments) else None
 
     def aborted_transactions(self, start: int, upper: int) -> list[tuple[int, int]]:
         """(producer id, first offset) of the aborted transactions with records in [start, upper)."""
-        raise NotImplementedError
+        found = []
+        for segment in self.segments[self._segment_number(start) :]:
+            for entry in segment.aborted.entries:
+                if entry.last_offset >= start and entry.first_offset < upper:
+                    found.append((entry.producer_id, entry.first_offset))
+                if entry.last_stable_offset >= upper:
+                    return found
+        return found
 
     def offset_for_timestamp(self, timestamp_ms: int, upper: int) -> TimestampedOffset | None:
-        """First record at or after `timestamp_ms` below `upper`."""
-        raise NotImplementedError
+        """First record at or after `timestamp_ms` in [log start, `upper`)."""
+        return first_at_or_after(self.segments, timestamp_ms, self._start, upper)
 
     def max_timestamp(self, upper: int) -> TimestampedOffset | None:
-        """The record with the greatest timestamp below `upper` (ListOffsets -3)."""
-        raise NotImplementedError
+        """The first record with the greatest timestamp in [log start, `upper`) (ListOffsets -3)."""
+        return with_max_timestamp(self.segments, self._start, upper)
 
     def has_open_transaction(self, producer_id: int, epoch: int) -> bool:
         """Whether a transaction of this producer and epoch has records here and no marker yet."""
-        raise NotImplementedError
+        return self.states.has_open(producer_id, epoch)
 
     def producers(self) -> list[ActiveProducer]:
         """All producers known to this log, for DescribeProducers."""
-        raise NotImplementedError
+        return self.states.active()
 
     def leader_epochs(self) -> Mapping[int, int]:
         """Start offset of every leader epoch in the log."""
-        raise NotImplementedError
+        return dict(self.epochs.starts)
 
     def end_offset_for_epoch(self, epoch: int) -> tuple[int, int]:
         """(newest epoch <= `epoch`, its end offset) for OffsetForLeaderEpoch; (-1, -1) when unknown."""
-        raise NotImplementedError
+        return self.epochs.end_offset(epoch, self._end)
+
+    def begin_sync(self) -> SyncRound | None:
+        """What must be synced for all that is appended so far; None when nothing is.  On the loop."""
+        segments = [
+            (segment, segment.size) for segment in self.segments if segment.size > segment.synced_size
+        ]
+        if not segments and self._directory_synced:
+            return None
+        directory = None if self._directory_synced else self.directory
+        self._directory_synced = True
+        return SyncRound(segments, directory, self._end)
+
+    def finish_sync(self, done: SyncRound) -> bool:
+        """The round is on disk: move the high watermark.  True when it moved.  On the loop."""
+        done.release()
+        moved = done.end_offset > self._high_watermark
+        self._high_watermark = max(self._high_watermark, done.end_offset)
+        return moved
+
+    def advance_log_start(self, before: int) -> int:
+        """Records below `before` (-1: high watermark) may no longer be read; LogManager makes it durable."""
+        before = self._high_watermark if before == -1 else before
+        if not 0 <= before <= self._high_watermark:
+            raise LogError(
+                ErrorCode.OFFSET_OUT_OF_RANGE,
+                f"cannot delete records of {self.topic}-{self.partition} before {before}: "
+                f"the high watermark is {self._high_watermark}",
+            )
+        self._start = max(self._start, before)
+        return self._start
+
+    @property
+    def recovery_point(self) -> int:
+        """Everything below it is durable, indexes included: a start after a crash checks from here on."""
+        for segment in self.segments[:-1]:
+            if not segment.indexes_synced:
+                return min(segment.base_offset, self._high_watermark)
+        return self._high_watermark
+
+    def replace_segments(self, count: int, replacements: list[Segment]) -> list[Segment]:
+        """Put `replacements` in the place of the oldest `count` segments, which are returned, still open."""
+        old, self.segments[:count] = self.segments[:count], replacements
+        self._places.clear()
+        self._start = max(self._start, self.segments[0].base_offset)
+        return old
+
+    def close(self) -> None:
+        """Close all files; appends and reads fail from now on (the topic was deleted, or the broker stops)."""
+        self._closed = True
+        for segment in self.segments:
+            segment.close()
+
+
+def sync_all(log: PartitionLog) -> None:
+    """Make everything appended durable, blocking (start and stop only).  Raises OSError."""
+    sync = log.begin_sync()
+    if sync is not None:
+        sync.run()
+        log.finish_sync(sync)

@@ -1,0 +1,225 @@
+"""The three index files of a segment; all can be rebuilt from the segment.
+
+    .index      entries of  8 bytes: relative offset i32, position i32     one per 4096 bytes of log
+    .timeindex  entries of 12 bytes: timestamp i64, relative offset i32    greatest timestamp so far
+    .txnindex   entries of 34 bytes: version i16 (0), producer id, first offset, last offset (of the
+                abort marker), last stable offset when it was written      one per aborted transaction
+
+Look-ups are binary searches by pread: no memory per segment, no mapping to keep alive.
+"""
+
+import errno
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from tailrace.broker.log.producers import EndedTransaction
+
+INDEX_INTERVAL_BYTES = 4096
+
+_OFFSET = struct.Struct(">ii")
+_TIME = struct.Struct(">qi")
+_ABORTED = struct.Struct(">hqqqq")
+
+
+class EntryFile:
+    """A file of fixed-size entries in ascending order, opened on first use."""
+
+    def __init__(self, path: Path, entry: struct.Struct) -> None:
+        self.path = path
+        self.count = 0
+        self._entry = entry
+        self._fd = -1
+
+    def load(self) -> bool:
+        """Take over what is on disk; False when the file is missing or its size is not whole entries."""
+        try:
+            size = self.path.stat().st_size
+        except FileNotFoundError:
+            self.count = 0
+            return False
+        self.count, rest = divmod(size, self._entry.size)
+        return rest == 0
+
+    def add(self, *fields: int) -> None:
+        """Append one entry.  After an OSError the entry does not exist."""
+        content = self._entry.pack(*fields)
+        if os.pwrite(self._descriptor(), content, self.count * self._entry.size) != len(content):
+            raise OSError(errno.ENOSPC, "short write", str(self.path))
+        self.count += 1
+
+    def entry(self, number: int) -> tuple[int, ...]:
+        data = os.pread(self._descriptor(), self._entry.size, number * self._entry.size)
+        return self._entry.unpack(data)
+
+    def floor(self, column: int, wanted: int) -> tuple[int, ...] | None:
+        """The last entry whose `column` is at most `wanted`."""
+        return self._last(lambda entry: entry[column] <= wanted)
+
+    def _last(self, holds: Callable[[tuple[int, ...]], bool]) -> tuple[int, ...] | None:
+        low, high, found = 0, self.count, None
+        while low < high:
+            middle = (low + high) // 2
+            entry = self.entry(middle)
+            if holds(entry):
+                low, found = middle + 1, entry
+            else:
+                high = middle
+        return found
+
+    def clear(self) -> None:
+        self.count = 0
+        os.ftruncate(self._descriptor(), 0)
+
+    def trim(self) -> None:
+        """Cut what a failed `add` left behind."""
+        os.ftruncate(self._descriptor(), self.count * self._entry.size)
+
+    def close(self) -> None:
+        """Give the descriptor back; the next use opens the file again."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _descriptor(self) -> int:
+        if self._fd < 0:
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        return self._fd
+
+
+class OffsetIndex:
+    """Offset to file position; an entry names a batch by its last offset."""
+
+    def __init__(self, path: Path, base_offset: int) -> None:
+        self.file = EntryFile(path, _OFFSET)
+        self._base = base_offset
+
+    def add(self, last_offset: int, position: int) -> None:
+        self.file.add(last_offset - self._base, position)
+
+    def position_before(self, offset: int) -> int:
+        """Position of a batch that starts at or before the batch that holds `offset`."""
+        entry = self.file.floor(0, offset - self._base)
+        return entry[1] if entry else 0
+
+    def last_position(self) -> int:
+        """Position of the last batch that has an entry, 0 for none."""
+        return self.file.entry(self.file.count - 1)[1] if self.file.count else 0
+
+    def is_sane(self, log_size: int) -> bool:
+        """Load the file; whether it can belong to a segment of `log_size` bytes."""
+        if not self.file.load():
+            return False
+        if not self.file.count:
+            return True
+        relative, position = self.file.entry(self.file.count - 1)
+        return relative >= 0 and 0 <= position < log_size
+
+
+class TimeIndex:
+    """Greatest timestamp so far to the last offset of the batch that brought it."""
+
+    def __init__(self, path: Path, base_offset: int) -> None:
+        self.file = EntryFile(path, _TIME)
+        self._base = base_offset
+        self.last_timestamp = -1
+
+    def add(self, timestamp_ms: int, offset: int) -> None:
+        """Append when the timestamp grew since the last entry."""
+        if timestamp_ms > self.last_timestamp:
+            self.file.add(timestamp_ms, offset - self._base)
+            self.last_timestamp = timestamp_ms
+
+    def offset_before(self, timestamp_ms: int) -> int:
+        """An offset at or before the first record that is as late as `timestamp_ms`."""
+        entry = self.file.floor(0, timestamp_ms - 1)
+        return self._base + entry[1] if entry else self._base
+
+    def is_sane(self) -> bool:
+        """Load the file; whether it can belong to the segment."""
+        if not self.file.load():
+            return False
+        if self.file.count:
+            timestamp, relative = self.file.entry(self.file.count - 1)
+            self.last_timestamp = timestamp
+            return relative >= 0
+        return True
+
+    def last(self) -> tuple[int, int]:
+        """(greatest timestamp, offset), (-1, base offset) for none."""
+        if not self.file.count:
+            return -1, self._base
+        timestamp, relative = self.file.entry(self.file.count - 1)
+        return timestamp, self._base + relative
+
+
+class AbortedTransaction(NamedTuple):
+    """An aborted transaction of one producer; `last_offset` is its marker's."""
+
+    producer_id: int
+    first_offset: int
+    last_offset: int
+    last_stable_offset: int
+
+    @classmethod
+    def of(cls, ended: EndedTransaction) -> "AbortedTransaction":
+        return cls(ended.producer_id, ended.first_offset, ended.marker_offset, ended.last_stable_offset)
+
+
+class AbortedIndex:
+    """The aborted transactions whose marker stands in the segment, kept in memory: they are few.
+
+    An entry that could not be written (full disk) is written by `trim`, which must succeed before the
+    segment may count as recovered.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.entries: list[AbortedTransaction] = []
+        self._path = path
+        self._written = 0
+
+    def load(self) -> bool:
+        """Read the file.  False when it is missing or damaged: every segment has one, even an empty one."""
+        self.entries = []
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            return False
+        if len(data) % _ABORTED.size:
+            return False
+        rows = list(_ABORTED.iter_unpack(data))
+        self.entries = [AbortedTransaction._make(row[1:]) for row in rows]
+        self._written = len(self.entries)
+        return all(row[0] == 0 for row in rows)
+
+    def add(self, entry: AbortedTransaction) -> None:
+        self.entries.append(entry)
+        try:
+            self._write()
+        except OSError:
+            return  # `trim` writes it, and reports when it cannot
+
+    def trim(self) -> None:
+        """Write what is missing, and cut what a failed write left behind.  Raises OSError."""
+        self._write()
+        os.truncate(self._path, len(self.entries) * _ABORTED.size)
+
+    def clear(self) -> None:
+        self.entries = []
+        self._written = 0
+        self._path.write_bytes(b"")
+
+    def _write(self) -> None:
+        missing = self.entries[self._written :]
+        if not missing:
+            return
+        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            content = b"".join(_ABORTED.pack(0, *entry) for entry in missing)
+            if os.pwrite(fd, content, self._written * _ABORTED.size) != len(content):
+                raise OSError(errno.ENOSPC, "short write", str(self._path))
+        finally:
+            os.close(fd)
+        self._written = len(self.entries)

@@ -1,0 +1,267 @@
+"""Opening a log: what a crash may have torn is cut, what was durable is never given up silently.
+
+    recovery point: everything below it is fsynced, segment and indexes (`recovery-point-offset-checkpoint`)
+
+    segments below it      indexes are loaded, or rebuilt from the batch headers; damage = DamagedLogError
+    from it on             every batch is checked (CRC, size, offsets, epochs) and the indexes are rebuilt;
+                           at the first bad byte the segment is truncated and later segments are removed
+    a clean stop           the recovery point is the end of the log: nothing is scanned
+
+The producers' state is the newest snapshot at or below the first segment to check, plus a replay of the
+headers after it.
+"""
+
+import logging
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tailrace.broker.log.clock import Clock
+from tailrace.broker.log.durable import sync_directory
+from tailrace.broker.log.epochs import LeaderEpochs
+from tailrace.broker.log.errors import DamagedLogError
+from tailrace.broker.log.index import AbortedTransaction
+from tailrace.broker.log.producers import ProducerStates
+from tailrace.broker.log.segment import MAX_RELATIVE_OFFSET, Segment
+from tailrace.broker.log.snapshots import load_snapshot, remove_snapshots, snapshot_offsets
+from tailrace.broker.log.swap import finish_swaps
+from tailrace.broker.records.batch import (
+    HEADER_BYTES,
+    MAGIC,
+    BatchHeader,
+    has_valid_crc,
+    read_header,
+    read_marker,
+)
+from tailrace.changes import crash_point
+
+CRASH_POINTS = ("broker.recovery.before_truncate", "broker.recovery.after_truncate")
+_READ_BYTES = 8 << 20
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Durable:
+    """What the checkpoints say about one log."""
+
+    recovery_point: int
+    log_start: int
+    clean: bool  # the last process stopped in order: the index files are complete
+    known: bool  # whether the checkpoint file was there: without it compacted segments are scanned too
+    newest_epoch: int  # no batch was written under a later leader epoch
+
+
+@dataclass(slots=True)
+class RecoveredLog:
+    """The open files and the state that they amount to."""
+
+    segments: list[Segment]
+    producers: ProducerStates
+    epochs: LeaderEpochs
+    log_start_offset: int
+
+
+def recover(directory: Path, durable: Durable, clock: Clock) -> RecoveredLog:
+    """Open the log in `directory`; everything in it is durable on return.
+
+    Raises DamagedLogError, OSError.
+    """
+    finish_swaps(directory)
+    segments = _open_segments(directory, durable, clock)
+    try:
+        epochs = LeaderEpochs(directory)
+        unchecked = _check(segments, durable, epochs)
+        end = segments[-1].next_offset
+        if end < max(durable.recovery_point, durable.log_start):
+            raise DamagedLogError(
+                f"the log in {directory} ends at offset {end}, and it was durable up to "
+                f"{max(durable.recovery_point, durable.log_start)}",
+                fix="Restore the directory from a copy, or delete the topic",
+            )
+        start = max(durable.log_start, segments[0].base_offset)
+        remove_snapshots(directory, keep={offset for offset in snapshot_offsets(directory) if offset <= end})
+        producers = _replay(directory, segments, unchecked, clock.monotonic_ms())
+    except BaseException:
+        for segment in segments:
+            segment.close()
+        raise
+    epochs.cut(start, end)
+    for segment in segments:
+        if segment.next_offset > unchecked:
+            os.fsync(segment.file.fd)
+    sync_directory(directory)
+    return RecoveredLog(segments, producers, epochs, start)
+
+
+def _open_segments(directory: Path, durable: Durable, clock: Clock) -> list[Segment]:
+    bases = sorted(int(path.stem) for path in directory.glob("*.log") if path.stem.isdecimal())
+    if bases:
+        return [Segment(directory, base, create=False, created_ms=clock.now_ms()) for base in bases]
+    if durable.recovery_point > durable.log_start:
+        raise DamagedLogError(
+            f"{directory} holds no segment, and its log was durable up to offset {durable.recovery_point}",
+            fix="Restore the directory from a copy, or delete the topic",
+        )
+    segment = Segment(directory, durable.log_start, create=True, created_ms=clock.now_ms())
+    segment.create_indexes()
+    return [segment]
+
+
+def _check(segments: list[Segment], durable: Durable, epochs: LeaderEpochs) -> int:
+    """Load or scan every segment, cutting the list at the first bad byte; returns where the scan began."""
+    count = 1  # segments that lie wholly below the recovery point
+    while count < len(segments) and segments[count].base_offset <= durable.recovery_point:
+        count += 1
+    last = segments[count - 1]
+    finished = count - 1
+    if durable.clean and count == len(segments) and _ends_at(last, durable.recovery_point):
+        finished = count
+    for number, segment in enumerate(segments[:finished]):
+        try:
+            _load(segment)
+        except struct.error as error:
+            raise _damaged(segment, f"is damaged ({error})") from error
+        following = segments[number + 1].base_offset if number + 1 < len(segments) else segment.next_offset
+        if segment.next_offset != following:
+            raise _damaged(segment, f"ends at offset {segment.next_offset}, the next begins at {following}")
+    try:
+        epochs.load()
+    except ValueError:
+        _rebuild_epochs(segments[:finished], epochs)
+    unchecked = segments[finished].base_offset if finished < len(segments) else segments[-1].next_offset
+    epochs.cut(0, unchecked)
+    for number in range(finished, len(segments)):
+        segment = segments[number]
+        overlaps = number > 0 and segment.base_offset < segments[number - 1].next_offset
+        if overlaps:
+            raise _damaged(
+                segment, f"begins inside the segment before, which ends at {segments[number - 1].next_offset}"
+            )
+        contiguous = number == finished or segment.base_offset == segments[number - 1].next_offset
+        if not contiguous or not _scan(segment, durable, epochs):
+            _cut(segments, number if contiguous else number - 1, durable)
+            break
+    return unchecked
+
+
+def _ends_at(segment: Segment, offset: int) -> bool:
+    """Whether a segment that was closed cleanly ends at `offset`; says nothing about its batches."""
+    try:
+        return segment.load_indexes() and segment.next_offset == offset
+    except struct.error:
+        return False
+
+
+def _load(segment: Segment) -> None:
+    """Take over a finished segment; indexes that are missing or impossible are built anew."""
+    try:
+        if segment.load_indexes():
+            return
+    except struct.error:
+        pass  # an index that points into the middle of a batch
+    _log.warning("rebuilding the indexes of %s", segment.file.path)
+    headers = list(segment.headers())
+    segment.restart()
+    for _, header in headers:
+        segment.noted(header, header.base_offset)
+
+
+def _scan(segment: Segment, durable: Durable, epochs: LeaderEpochs) -> bool:
+    """Check every batch and rebuild the indexes; False when bytes that are no sound batch follow `size`."""
+    segment.restart()
+    size = os.fstat(segment.file.fd).st_size
+    for header, batch in _batches(segment, size):
+        offset = header.base_offset
+        in_place = offset == segment.next_offset if durable.known else offset >= segment.next_offset
+        if (
+            not in_place
+            or not epochs.latest() <= header.leader_epoch <= durable.newest_epoch
+            or not 0 <= header.last_offset_delta <= MAX_RELATIVE_OFFSET - (offset - segment.base_offset)
+            or not has_valid_crc(batch)
+        ):
+            break
+        segment.noted(header, offset)
+        epochs.note(header.leader_epoch, offset)
+    return segment.size == size
+
+
+def _batches(segment: Segment, size: int) -> Iterator[tuple[BatchHeader, memoryview]]:
+    """What stands between `segment.size` and the end of the file, as far as it has the form of batches."""
+    position, want = segment.size, _READ_BYTES
+    while position + HEADER_BYTES <= size:
+        chunk = memoryview(os.pread(segment.file.fd, min(want, size - position), position))
+        at = 0
+        while at + HEADER_BYTES <= len(chunk):
+            header = read_header(chunk, at)
+            if header.magic != MAGIC or header.size < HEADER_BYTES or position + at + header.size > size:
+                return
+            if at + header.size > len(chunk):
+                break
+            yield header, chunk[at : at + header.size]
+            at += header.size
+        want = _READ_BYTES if at else header.size
+        position += at
+
+
+def _cut(segments: list[Segment], number: int, durable: Durable) -> None:
+    """The log ends where segment `number` stops being sound."""
+    segment = segments[number]
+    end = segment.next_offset
+    if end < durable.recovery_point:
+        raise _damaged(
+            segment,
+            f"is damaged at byte {segment.size} (offset {end}), below offset {durable.recovery_point}, "
+            "up to which it was durable",
+        )
+    lost = os.fstat(segment.file.fd).st_size - segment.size
+    later = segments[number + 1 :]
+    _log.warning(
+        "%s: cutting %d bytes that a crash left unfinished at offset %d, and %d later segments",
+        segment.file.path, lost, end, len(later),
+    )  # fmt: skip
+    crash_point("broker.recovery.before_truncate")
+    for following in reversed(later):  # the last first: a crash in between leaves no hole
+        following.remove()
+    del segments[number + 1 :]
+    segment.truncate(segment.size)
+    crash_point("broker.recovery.after_truncate")
+
+
+def _rebuild_epochs(segments: list[Segment], epochs: LeaderEpochs) -> None:
+    epochs.starts.clear()
+    for segment in segments:
+        for _, header in segment.headers():
+            epochs.note(header.leader_epoch, header.base_offset)
+
+
+def _replay(directory: Path, segments: list[Segment], unchecked: int, seen_ms: int) -> ProducerStates:
+    """The producers' state at the end of the log; fills the transaction indexes that were built anew."""
+    fresh = [segment.base_offset for segment in segments if not segment.indexes_synced]
+    at, states = load_snapshot(directory, min([unchecked, *fresh]), seen_ms)
+    for segment in segments:
+        if segment.next_offset <= at:
+            continue
+        for position, header in segment.headers(segment.position_of(max(at, segment.base_offset))):
+            if header.producer_id < 0 or header.base_offset < at:
+                continue
+            if not header.is_control:
+                states.note(header, header.base_offset, seen_ms)
+                continue
+            marker = read_marker(segment.batch_at(position, header.size))
+            if marker is None:
+                raise _damaged(segment, f"holds an unknown control record at offset {header.base_offset}")
+            epoch, commit = marker.coordinator_epoch, marker.commit
+            ended = states.note_marker(header, header.base_offset, epoch, commit=commit, seen_ms=seen_ms)
+            if ended is not None and not commit and not segment.indexes_synced:
+                segment.aborted.add(AbortedTransaction.of(ended))
+    return states
+
+
+def _damaged(segment: Segment, what: str) -> DamagedLogError:
+    return DamagedLogError(
+        f"segment {segment.file.path} {what}",
+        fix="Restore the segment from a copy, or delete the topic; nothing was cut away",
+    )

@@ -1,0 +1,238 @@
+"""One segment: a file of whole record batches and its indexes, named by its first offset.
+
+00000000000000004711.log .index .timeindex .txnindex
+"""
+
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from tailrace.broker.log.durable import LogFile
+from tailrace.broker.log.frames import read_frame
+from tailrace.broker.log.index import INDEX_INTERVAL_BYTES, AbortedIndex, OffsetIndex, TimeIndex
+from tailrace.broker.records.batch import HEADER_BYTES, MAGIC, BatchHeader, read_header
+
+INDEX_SUFFIXES = (".index", ".timeindex", ".txnindex")
+MAX_RELATIVE_OFFSET = 0x7FFF_FFFF
+_SCAN_BYTES = 32 * 1024
+
+
+def segment_name(offset: int, suffix: str) -> str:
+    """Kafka's file name: the offset in 20 digits."""
+    return f"{offset:020d}{suffix}"
+
+
+class Segment:
+    """Offsets [base_offset, next_offset) of a partition; only the newest segment grows.
+
+    `size` is what counts as written: bytes beyond it are the rest of a failed append.
+    `synced_size` tells how much of it is durable.
+    """
+
+    def __init__(self, directory: Path, base_offset: int, *, create: bool, created_ms: int) -> None:
+        self.directory = directory
+        self.base_offset = base_offset
+        self.next_offset = base_offset
+        self.created_ms = created_ms
+        self.first_timestamp = -1
+        self.max_timestamp = -1
+        self.max_timestamp_offset = base_offset
+        self.file = LogFile(self.path(".log"), create=create)
+        self.size = 0 if create else os.fstat(self.file.fd).st_size
+        self.synced_size = self.size
+        self.indexes_synced = False
+        self.offset_index = OffsetIndex(self.path(".index"), base_offset)
+        self.time_index = TimeIndex(self.path(".timeindex"), base_offset)
+        self.aborted = AbortedIndex(self.path(".txnindex"))
+        self._indexed_size = 0
+
+    def path(self, suffix: str) -> Path:
+        return self.directory / segment_name(self.base_offset, suffix)
+
+    def create_indexes(self) -> None:
+        """Make empty index files, also over the remains of an earlier segment.  Raises OSError."""
+        self.offset_index.file.clear()
+        self.time_index.file.clear()
+        self.time_index.last_timestamp = -1
+        self.aborted.clear()
+        self._indexed_size = 0
+
+    def restart(self) -> None:
+        """Count nothing yet and empty the indexes: `noted` builds both up again from the file's batches."""
+        self.size = 0
+        self.next_offset = self.max_timestamp_offset = self.base_offset
+        self.first_timestamp = self.max_timestamp = -1
+        self.indexes_synced = False
+        self.create_indexes()
+
+    def load_indexes(self) -> bool:
+        """Take over the index files of a finished segment; False when they have to be built anew."""
+        sane = self.offset_index.is_sane(self.size) and self.time_index.is_sane() and self.aborted.load()
+        if not sane:
+            return False
+        self.max_timestamp, self.max_timestamp_offset = self.time_index.last()
+        position = self.offset_index.last_position()
+        first = next(self.headers(), None)
+        if first is not None:
+            self.first_timestamp = first[1].max_timestamp
+        for _, header in self.headers(position):
+            self.next_offset = header.last_offset + 1
+        self._indexed_size = self.size
+        self.indexes_synced = True
+        return True
+
+    def write(self, parts: list[bytes | memoryview], size: int) -> None:
+        """Put the bytes of one batch at the end.  Raises OSError with the segment unchanged.
+
+        `noted` must follow: until then the bytes do not count.
+        """
+        fd, at = self.file.fd, self.size
+        try:
+            written = os.pwritev(fd, parts, at)
+            if written != size:
+                rest = memoryview(b"".join(parts))
+                while written < size:  # a full disk is told by the next write, not by the short one
+                    written += os.pwrite(fd, rest[written:], at + written)
+        except OSError:
+            os.ftruncate(fd, at)
+            raise
+
+    def noted(self, header: BatchHeader, base_offset: int) -> None:
+        """Count the batch that `write` put down, at `base_offset`."""
+        position = self.size
+        last_offset = base_offset + header.last_offset_delta
+        self.size = position + header.size
+        self.next_offset = last_offset + 1
+        if self.first_timestamp < 0:
+            self.first_timestamp = header.max_timestamp
+        if header.max_timestamp > self.max_timestamp:
+            self.max_timestamp = header.max_timestamp
+            self.max_timestamp_offset = last_offset
+        if self.size - self._indexed_size > INDEX_INTERVAL_BYTES:
+            self._index(last_offset, position)
+
+    def _index(self, last_offset: int, position: int) -> None:
+        try:
+            self.offset_index.add(last_offset, position)
+            self.time_index.add(self.max_timestamp, self.max_timestamp_offset)
+        except OSError:
+            return  # a sparser index is still right; the next batch tries again
+        self._indexed_size = self.size
+
+    def seal(self) -> None:
+        """No more appends: the time index gets its last word (a full disk leaves that to `finish_indexes`)."""
+        try:
+            self.time_index.add(self.max_timestamp, self.max_timestamp_offset)
+        except OSError:
+            return
+
+    def finish_indexes(self) -> list[Path]:
+        """Complete the index files; once these paths are fsynced, `indexes_synced` may be set.  Raises OSError.
+
+        On the loop, and the fsync elsewhere: look-ups go on meanwhile.
+        """
+        self.time_index.add(self.max_timestamp, self.max_timestamp_offset)
+        self.offset_index.file.trim()
+        self.time_index.file.trim()
+        self.aborted.trim()
+        return [self.path(suffix) for suffix in INDEX_SUFFIXES]
+
+    def position_of(self, offset: int) -> int:
+        """Position of the batch that contains `offset`, or of the first one after it."""
+        position = self.offset_index.position_before(offset)
+        while position < self.size:
+            frame = os.pread(self.file.fd, HEADER_BYTES, position)
+            size, last_offset = read_frame(frame, 0)
+            if last_offset >= offset:
+                break
+            position += size
+        return position
+
+    def read(self, position: int, max_bytes: int, upper: int, at_least_one: bool) -> tuple[memoryview, int]:
+        """Whole batches from `position` with all offsets below `upper`, and the offset that follows them."""
+        want = min(max_bytes, self.size - position)
+        data = memoryview(
+            os.pread(self.file.fd, max(want, min(HEADER_BYTES, self.size - position)), position)
+        )
+        if at_least_one and len(data) >= HEADER_BYTES:
+            first, _ = read_frame(data, 0)
+            if first > len(data):
+                data = memoryview(os.pread(self.file.fd, first, position))
+                want = first
+            want = max(want, first)
+        end, next_offset, limit = 0, -1, min(want, len(data))
+        while end + HEADER_BYTES <= limit:
+            size, last_offset = read_frame(data, end)
+            if end + size > limit or last_offset >= upper:
+                break
+            end += size
+            next_offset = last_offset + 1
+        return data[:end], next_offset
+
+    def headers(self, position: int = 0) -> Iterator[tuple[int, BatchHeader]]:
+        """(position, header) of every batch from `position` on, reading little more than the headers.
+
+        Raises struct.error where no batch stands.
+        """
+        while position < self.size:
+            data = os.pread(self.file.fd, min(_SCAN_BYTES, self.size - position), position)
+            at = 0
+            while at + HEADER_BYTES <= len(data):
+                header = read_header(data, at)
+                if header.magic != MAGIC or header.size < HEADER_BYTES:
+                    raise struct.error(f"no record batch at byte {position + at} of {self.file.path}")
+                if position + at + header.size > self.size:
+                    raise struct.error(
+                        f"a record batch cut short at byte {position + at} of {self.file.path}"
+                    )
+                yield position + at, header
+                at += header.size
+            if at == 0:
+                raise struct.error(f"a batch header cut short at byte {position} of {self.file.path}")
+            position += at
+
+    def batch_at(self, position: int, size: int) -> bytes:
+        return os.pread(self.file.fd, size, position)
+
+    def latest_ms(self) -> int:
+        """Greatest record timestamp; of records without one, the time of the last write."""
+        if self.max_timestamp >= 0:
+            return self.max_timestamp
+        return os.fstat(self.file.fd).st_mtime_ns // 1_000_000
+
+    def drop_torn_tail(self) -> None:
+        """Cut what a failed write left behind the last whole batch.  Raises OSError."""
+        os.ftruncate(self.file.fd, self.size)
+
+    def truncate(self, size: int) -> None:
+        """Cut the file at a batch boundary and make that durable (recovery)."""
+        os.ftruncate(self.file.fd, size)
+        os.fsync(self.file.fd)
+        self.size = self.synced_size = size
+
+    def remove(self) -> None:
+        """Close and unlink all files of a segment that never counted."""
+        self.close()
+        for suffix in (".log", *INDEX_SUFFIXES):
+            self.path(suffix).unlink(missing_ok=True)
+
+    def rest_indexes(self) -> None:
+        """Give the descriptors of the index files back; a look-up opens them again."""
+        self.offset_index.file.close()
+        self.time_index.file.close()
+
+    def close(self) -> None:
+        """Close all files; a reader or an fdatasync in another thread keeps the log file open until done."""
+        self.file.close()
+        self.rest_indexes()
+
+    def renamed_away(self, suffix: str = ".deleted") -> list[Path]:
+        """Rename the files so that no start takes them for data; returns what is left to unlink."""
+        self.close()
+        away = []
+        for kind in (".log", *INDEX_SUFFIXES):  # the log first: indexes without a log are dropped at start
+            path = self.path(kind)
+            if path.exists():
+                away.append(path.rename(path.with_name(path.name + suffix)))
+        return away
