@@ -41,7 +41,7 @@ class GroupLog:
                 self.offsets.end_transaction(batch.partition, header.producer_id, commit=batch.committed)
                 continue
             for record in batch.records:
-                key = decode_consumer_offsets_key(record.key)
+                key = decode_consumer_offsets_key(record.key or b"")
                 if isinstance(key, str):
                     groups[key] = None if record.value is None else GroupMetadata.decode(record.value)
                 elif key is not None:

@@ -228,6 +228,13 @@ class GroupCoordinator:
             return ErrorCode.REBALANCE_IN_PROGRESS
         return ErrorCode.NONE
 
+    def release_parked(self) -> None:
+        """Answer every parked request with NOT_COORDINATOR: the broker stops."""
+        for group in self._groups.values():
+            for member in group.members.values():
+                member.answer_join(JoinResult(ErrorCode.NOT_COORDINATOR, member.member_id))
+                member.answer_sync(SyncResult(ErrorCode.NOT_COORDINATOR))
+
     def tick(self, now_ms: int) -> None:
         """Expire sessions, handed-out member ids and deadlines of rebalances."""
         for group in list(self._groups.values()):

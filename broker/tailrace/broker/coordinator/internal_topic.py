@@ -3,15 +3,17 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tailrace.broker.coordinator.internal_batches import InternalRecord, KeyValue, build_batch, read_batch
 from tailrace.broker.log import Clock, Flusher, LogManager, PartitionLog
-from tailrace.broker.log.header import BatchHeader, read_header, read_marker
+from tailrace.broker.records.batch import BatchHeader, iterate_batches, read_marker
+from tailrace.broker.records.record import Record, decode_records, encode_batch
 from tailrace.broker.topics import Topics
 
 CONSUMER_OFFSETS = "__consumer_offsets"
 TRANSACTION_STATE = "__transaction_state"
 
 _READ_BYTES = 1 << 20
+
+KeyValue = tuple[bytes, bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class ReplayedBatch:
 
     partition: int
     header: BatchHeader
-    records: tuple[InternalRecord, ...]
+    records: list[Record]
     committed: bool | None
 
 
@@ -63,8 +65,14 @@ class InternalTopic:
         """Append one batch, transactional when a producer is named.  Raises LogError."""
         now_ms = self._clock.now_ms()
         log = self._topics.log(self.name, partition)
+        batch = encode_batch(
+            [Record(key, value, now_ms) for key, value in records],
+            producer_id=producer_id,
+            producer_epoch=epoch,
+            transactional=producer_id >= 0,
+        )
         result = log.append(
-            build_batch(records, now_ms, producer_id=producer_id, epoch=epoch),
+            memoryview(batch),
             now_ms=now_ms,
             leader_epoch=self._logs.leader_epoch,
             verified_transaction=producer_id >= 0,
@@ -87,18 +95,12 @@ class InternalTopic:
             offset = log.log_start_offset
             while parts := log.read(offset, _READ_BYTES, upper=log.log_end_offset):
                 for part in parts:
-                    at, view = 0, memoryview(part)
-                    while at < len(view):
-                        header = read_header(view, at)
-                        yield _replayed(partition, header, view[at : at + header.size])
-                        at += header.size
+                    for header, batch in iterate_batches(part):
                         offset = header.last_offset + 1
-
-
-def _replayed(partition: int, header: BatchHeader, batch: memoryview) -> ReplayedBatch:
-    if header.is_control:
-        return ReplayedBatch(partition, header, (), read_marker(batch)[0])
-    return ReplayedBatch(partition, header, tuple(read_batch(batch)), None)
+                        if not header.is_control:
+                            yield ReplayedBatch(partition, header, decode_records(batch), None)
+                        elif (marker := read_marker(batch)) is not None:
+                            yield ReplayedBatch(partition, header, [], marker.commit)
 
 
 def java_hash(text: str) -> int:

@@ -21,7 +21,7 @@ class StateLog:
         self._topic = topic
 
     async def write(self, transactional_id: str, value: TxnMetadata) -> None:
-        """Append one value at once, return when it is durable.  Raises CoordinatorLogError, StorageFailure."""
+        """Append one value at once, return when it is durable.  Raises CoordinatorLogError."""
         await self._topic.durable(self._append(transactional_id, value))
         crash_point("broker.after_transaction_state")
 

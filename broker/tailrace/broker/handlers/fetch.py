@@ -1,0 +1,171 @@
+"""Fetch (1): read record batches, wait for them if need be."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from uuid import UUID
+
+from tailrace.broker.handlers.context import RequestContext
+from tailrace.broker.log import LogError, PartitionLog
+from tailrace.broker.protocol import Buffer, ErrorCode
+from tailrace.broker.protocol.messages import (
+    AbortedTransaction,
+    DivergingEpoch,
+    FetchableTopicResponse,
+    FetchPartition,
+    FetchPartitionResponse,
+    FetchRequest,
+    FetchResponse,
+    FetchTopic,
+    LeaderIdAndEpoch,
+)
+
+_FIRST_VERSION_WITH_IDS = 13
+_READ_COMMITTED = 1
+_SESSION_FINAL_OR_NONE = (0, -1)
+
+
+@dataclass(slots=True)
+class _Result:
+    """One pass over the request: what was found, and what to watch if that is too little."""
+
+    response: FetchResponse
+    size: int
+    urgent: bool  # an error, or a partition that diverged: answer now
+    logs: list[PartitionLog]
+    bytes_seen: int  # of the watched logs, to see how much came since
+
+
+def fetch(context: RequestContext, request: FetchRequest) -> object:
+    """Answer now if `min_bytes` are there, else when they are, at the latest after `max_wait_ms`.
+
+    Every answer is full and carries session id 0, which keeps clients from making fetch sessions
+    (KIP-227 allows that).  At least one whole batch is returned even if it is larger than the limits (KIP-74).
+    """
+    context.broker.counters.fetch_requests += 1
+    if request.session_id and request.session_epoch not in _SESSION_FINAL_OR_NONE:
+        return FetchResponse(error_code=ErrorCode.FETCH_SESSION_ID_NOT_FOUND)
+    result = _read(context, request)
+    if _enough(context, request, result) or request.max_wait_ms <= 0:
+        return result.response
+    return _wait(context, request, result)
+
+
+def _enough(context: RequestContext, request: FetchRequest, result: _Result) -> bool:
+    return (
+        result.size >= request.min_bytes
+        or result.urgent
+        or not result.logs
+        or context.broker.waiting_fetches.closed
+    )
+
+
+async def _wait(context: RequestContext, request: FetchRequest, result: _Result) -> FetchResponse:
+    deadline = time.monotonic() + request.max_wait_ms / 1000
+    while (left_s := deadline - time.monotonic()) > 0:
+        if not await context.broker.waiting_fetches.wait(result.logs, asyncio.Event(), left_s):
+            break
+        arrived = sum(log.size for log in result.logs) - result.bytes_seen
+        if result.size + arrived < request.min_bytes and not context.broker.waiting_fetches.closed:
+            continue
+        result = _read(context, request)
+        if _enough(context, request, result):
+            return result.response
+    return _read(context, request).response
+
+
+def _read(context: RequestContext, request: FetchRequest) -> _Result:
+    result = _Result(FetchResponse(), 0, False, [], 0)
+    left = min(request.max_bytes, context.broker.config.fetch_max_bytes)
+    for topic in request.topics:
+        name = _topic_name(context, topic)
+        answers = FetchableTopicResponse(topic.topic, topic.topic_id)
+        result.response.responses.append(answers)
+        for wanted in topic.partitions:
+            if name is None:
+                answer = _failed(wanted, ErrorCode.UNKNOWN_TOPIC_ID)
+            else:
+                answer = _read_partition(context, request, name, wanted, left - result.size, result)
+            answers.partitions.append(answer)
+            size = len(answer.records or b"")
+            result.size += size
+            result.urgent |= bool(answer.error_code) or answer.diverging_epoch.epoch >= 0
+    return result
+
+
+def _topic_name(context: RequestContext, topic: FetchTopic) -> str | None:
+    if context.version < _FIRST_VERSION_WITH_IDS:
+        return topic.topic
+    try:
+        return context.broker.topics.by_id(UUID(bytes=topic.topic_id)).name
+    except LogError:
+        return None
+
+
+def _read_partition(
+    context: RequestContext,
+    request: FetchRequest,
+    topic: str,
+    wanted: FetchPartition,
+    left: int,
+    result: _Result,
+) -> FetchPartitionResponse:
+    broker = context.broker
+    try:
+        log = broker.topics.log(topic, wanted.partition)
+        stale = check_leader_epoch(context, wanted.current_leader_epoch)
+        if stale is not ErrorCode.NONE:
+            leader = LeaderIdAndEpoch(broker.config.node_id, broker.logs.leader_epoch)
+            return FetchPartitionResponse(
+                wanted.partition, stale, -1, current_leader=leader, aborted_transactions=[], records=b""
+            )
+        result.logs.append(log)
+        result.bytes_seen += log.size
+        committed_only = request.isolation_level == _READ_COMMITTED
+        stable = log.last_stable_offset
+        upper = stable if committed_only else log.high_watermark
+        answer = FetchPartitionResponse(
+            wanted.partition, 0, log.high_watermark, stable, log.log_start_offset, records=b""
+        )
+        diverging = _diverging(log, wanted)
+        if diverging is not None:
+            answer.diverging_epoch = diverging
+            return answer
+        first = result.size == 0
+        if left > 0 or first:
+            limit = min(wanted.partition_max_bytes, max(left, 0))
+            answer.records = _joined(log.read(wanted.fetch_offset, limit, upper=upper, at_least_one=first))
+        if committed_only:
+            answer.aborted_transactions = [
+                AbortedTransaction(*aborted)
+                for aborted in log.aborted_transactions(wanted.fetch_offset, upper)
+            ]
+        return answer
+    except LogError as error:
+        return _failed(wanted, error.code)
+
+
+def _joined(parts: list[memoryview | bytes]) -> Buffer:
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _failed(wanted: FetchPartition, code: ErrorCode) -> FetchPartitionResponse:
+    return FetchPartitionResponse(wanted.partition, code, -1, aborted_transactions=[], records=b"")
+
+
+def _diverging(log: PartitionLog, wanted: FetchPartition) -> DivergingEpoch | None:
+    """Where the reader's log and ours part (KIP-595), for readers that name the last epoch they read."""
+    if wanted.last_fetched_epoch < 0:
+        return None
+    epoch, end = log.end_offset_for_epoch(wanted.last_fetched_epoch)
+    if epoch < 0 or (epoch == wanted.last_fetched_epoch and end >= wanted.fetch_offset):
+        return None
+    return DivergingEpoch(epoch, end)
+
+
+def check_leader_epoch(context: RequestContext, epoch: int) -> ErrorCode:
+    """Compare the epoch a client believes in with ours (KIP-320); -1: it does not say."""
+    ours = context.broker.logs.leader_epoch
+    if epoch < 0 or epoch == ours:
+        return ErrorCode.NONE
+    return ErrorCode.FENCED_LEADER_EPOCH if epoch < ours else ErrorCode.UNKNOWN_LEADER_EPOCH

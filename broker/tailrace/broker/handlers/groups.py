@@ -1,0 +1,237 @@
+"""FindCoordinator (10) and the classic group protocol: JoinGroup (11) to ListGroups (16), DeleteGroups (42)."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from tailrace.broker.coordinator.group import Group, GroupState, JoinResult, SyncResult
+from tailrace.broker.coordinator.groups import JoinRequest, SyncRequest
+from tailrace.broker.handlers.context import RequestContext
+from tailrace.broker.log import LogError
+from tailrace.broker.protocol import ErrorCode
+from tailrace.broker.protocol.messages import (
+    Coordinator,
+    DeletableGroupResult,
+    DeleteGroupsRequest,
+    DeleteGroupsResponse,
+    DescribedGroup,
+    DescribedGroupMember,
+    DescribeGroupsRequest,
+    DescribeGroupsResponse,
+    FindCoordinatorRequest,
+    FindCoordinatorResponse,
+    HeartbeatRequest,
+    HeartbeatResponse,
+    JoinGroupRequest,
+    JoinGroupResponse,
+    JoinGroupResponseMember,
+    LeaveGroupMember,
+    LeaveGroupMemberResponse,
+    LeaveGroupRequest,
+    LeaveGroupResponse,
+    ListedGroup,
+    ListGroupsRequest,
+    ListGroupsResponse,
+    SyncGroupRequest,
+    SyncGroupResponse,
+)
+
+_GROUP, _TRANSACTION = 0, 1
+_FIRST_VERSION_WITH_KEYS = 4
+_GROUP_OPERATIONS = sum(1 << operation for operation in (3, 6, 8))
+_NOT_ASKED = -(2**31)
+_CLASSIC = "classic"
+
+_Result = TypeVar("_Result")
+
+
+def find_coordinator(context: RequestContext, request: FindCoordinatorRequest) -> FindCoordinatorResponse:
+    """This broker coordinates every group and every transactional id."""
+    broker, node = context.broker, context.broker.config.node_id
+    batched = context.version >= _FIRST_VERSION_WITH_KEYS
+    keys = request.coordinator_keys if batched else [request.key]
+    found = [
+        Coordinator(key, node, broker.host, broker.port, ErrorCode.NONE, None)
+        if request.key_type in (_GROUP, _TRANSACTION)
+        else Coordinator(key, -1, "", -1, ErrorCode.INVALID_REQUEST, "only groups and transactions")
+        for key in keys
+    ]
+    if batched:
+        return FindCoordinatorResponse(coordinators=found)
+    one = found[0]
+    return FindCoordinatorResponse(0, one.error_code, one.error_message, one.node_id, one.host, one.port)
+
+
+async def join_group(context: RequestContext, request: JoinGroupRequest) -> JoinGroupResponse:
+    """Answered when the rebalance completes, or at once where there is none."""
+    groups = context.broker.group_log.groups
+    rebalance_ms = request.rebalance_timeout_ms
+    join = JoinRequest(
+        request.group_id,
+        request.member_id,
+        request.group_instance_id,
+        context.client_id,
+        context.client_host,
+        request.session_timeout_ms,
+        request.session_timeout_ms if rebalance_ms < 0 else rebalance_ms,
+        request.protocol_type,
+        tuple((protocol.name, protocol.metadata) for protocol in request.protocols),
+        require_known_member_id=context.version >= 4,
+        can_skip_assignment=context.version >= 9,
+    )
+    result: JoinResult = await _parked(lambda reply: groups.join(join, context.broker.clock.now_ms(), reply))
+    # before v7 the protocol name cannot be null
+    protocol = result.protocol if result.protocol is not None or context.version >= 7 else ""
+    return JoinGroupResponse(
+        0,
+        result.error,
+        result.generation,
+        result.protocol_type,
+        protocol,
+        result.leader,
+        result.skip_assignment,
+        result.member_id,
+        [JoinGroupResponseMember(m.member_id, m.instance_id, m.metadata) for m in result.members],
+    )
+
+
+async def sync_group(context: RequestContext, request: SyncGroupRequest) -> SyncGroupResponse:
+    """Answered when the leader's assignment is durable."""
+    groups = context.broker.group_log.groups
+    sync = SyncRequest(
+        request.group_id,
+        request.generation_id,
+        request.member_id,
+        request.group_instance_id,
+        request.protocol_type,
+        request.protocol_name,
+        {entry.member_id: entry.assignment for entry in request.assignments},
+    )
+    result: SyncResult = await _parked(lambda reply: groups.sync(sync, context.broker.clock.now_ms(), reply))
+    return SyncGroupResponse(0, result.error, result.protocol_type, result.protocol, result.assignment)
+
+
+async def _parked(start: Callable[[Callable[[_Result], None]], None]) -> _Result:
+    """What the coordinator answers through its callback, whenever that is."""
+    answer: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
+
+    def reply(result: _Result) -> None:
+        if not answer.done():
+            answer.set_result(result)
+
+    start(reply)
+    return await answer
+
+
+def heartbeat(context: RequestContext, request: HeartbeatRequest) -> HeartbeatResponse:
+    """REBALANCE_IN_PROGRESS: join again."""
+    error = context.broker.group_log.groups.heartbeat(
+        request.group_id,
+        request.generation_id,
+        request.member_id,
+        request.group_instance_id,
+        context.broker.clock.now_ms(),
+    )
+    return HeartbeatResponse(0, error)
+
+
+def leave_group(context: RequestContext, request: LeaveGroupRequest) -> LeaveGroupResponse:
+    """One member before v3, several after; each with its own error."""
+    groups, now_ms = context.broker.group_log.groups, context.broker.clock.now_ms()
+    single = context.version < 3
+    members = [LeaveGroupMember(request.member_id)] if single else request.members
+    errors = [
+        groups.leave(request.group_id, member.member_id, member.group_instance_id, now_ms)
+        for member in members
+    ]
+    if single:
+        return LeaveGroupResponse(0, errors[0])
+    return LeaveGroupResponse(
+        members=[
+            LeaveGroupMemberResponse(member.member_id, member.group_instance_id, error)
+            for member, error in zip(members, errors, strict=True)
+        ]
+    )
+
+
+def describe_groups(context: RequestContext, request: DescribeGroupsRequest) -> DescribeGroupsResponse:
+    """State, protocol and members; a group that does not exist is Dead."""
+    operations = _GROUP_OPERATIONS if request.include_authorized_operations else _NOT_ASKED
+    described = []
+    for group_id in request.groups:
+        group = context.broker.group_log.groups.get(group_id)
+        if group is None:
+            missing = ErrorCode.GROUP_ID_NOT_FOUND if context.version >= 6 else ErrorCode.NONE
+            described.append(
+                DescribedGroup(
+                    missing,
+                    f"there is no group {group_id!r}" if missing else None,
+                    group_id,
+                    GroupState.DEAD.value,
+                    authorized_operations=operations,
+                )
+            )
+        else:
+            described.append(_described(group, operations))
+    return DescribeGroupsResponse(groups=described)
+
+
+def _described(group: Group, operations: int) -> DescribedGroup:
+    stable = group.state is GroupState.STABLE
+    return DescribedGroup(
+        0,
+        None,
+        group.group_id,
+        group.state.value,
+        group.protocol_type or "",
+        (group.protocol or "") if stable else "",
+        [
+            DescribedGroupMember(
+                member.member_id,
+                member.instance_id,
+                member.client_id,
+                member.client_host,
+                member.metadata_of(group.protocol or "") if stable else b"",
+                member.assignment if stable else b"",
+            )
+            for member in group.members.values()
+        ],
+        operations,
+    )
+
+
+def list_groups(context: RequestContext, request: ListGroupsRequest) -> ListGroupsResponse:
+    """Every group, or those in the given states (any letter case) and of the given types."""
+    states = {state.lower() for state in request.states_filter}
+    types = {kind.lower() for kind in request.types_filter}
+    listed = [
+        ListedGroup(group.group_id, group.protocol_type or "", group.state.value, _CLASSIC)
+        for group in context.broker.group_log.groups
+        if (not states or group.state.value.lower() in states) and (not types or _CLASSIC in types)
+    ]
+    return ListGroupsResponse(groups=listed)
+
+
+async def delete_groups(context: RequestContext, request: DeleteGroupsRequest) -> DeleteGroupsResponse:
+    """Forget groups without members, with their offsets."""
+    return DeleteGroupsResponse(
+        results=[
+            DeletableGroupResult(group_id, await _delete(context, group_id))
+            for group_id in request.groups_names
+        ]
+    )
+
+
+async def _delete(context: RequestContext, group_id: str) -> ErrorCode:
+    group = context.broker.group_log.groups.get(group_id)
+    if not group_id:
+        return ErrorCode.INVALID_GROUP_ID
+    if group is None:
+        return ErrorCode.GROUP_ID_NOT_FOUND
+    if group.state is not GroupState.EMPTY or group.pending_joins:
+        return ErrorCode.NON_EMPTY_GROUP
+    try:
+        await context.broker.group_log.delete_group(group_id)
+    except LogError as error:
+        return error.code
+    return ErrorCode.NONE

@@ -1,0 +1,125 @@
+"""Produce (0): append record batches, answer when they are as durable as `acks` asks."""
+
+from tailrace.broker.handlers.context import CloseConnection, RequestContext
+from tailrace.broker.log import LogError, PartitionLog
+from tailrace.broker.protocol import ErrorCode
+from tailrace.broker.protocol.messages import (
+    PartitionProduceData,
+    PartitionProduceResponse,
+    ProduceRequest,
+    ProduceResponse,
+    TopicProduceData,
+    TopicProduceResponse,
+)
+from tailrace.broker.records.batch import HEADER_BYTES, read_header
+from tailrace.changes import crash_point
+
+_ADMIN_CLIENT = "__admin_client"
+_FIRST_VERSION_WITH_ABORTABLE = 11
+
+_Target = tuple[PartitionLog, int]
+
+
+class _Refused(Exception):
+    """One partition's records are not appended."""
+
+    def __init__(self, code: ErrorCode, message: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def produce(context: RequestContext, request: ProduceRequest) -> object:
+    """Append at once; with acks=all answer when everything appended is fsynced, with acks=1 right away.
+
+    A response with an error for one partition says nothing about the others.
+    """
+    broker = context.broker
+    broker.counters.produce_requests += 1
+    appended: list[_Target] = []
+    response = ProduceResponse(
+        responses=[
+            TopicProduceResponse(
+                topic.name,
+                topic.topic_id,
+                [_append(context, request, topic, data, appended) for data in topic.partition_data],
+            )
+            for topic in request.topic_data
+        ]
+    )
+    if request.acks == -1:
+        return _when_durable(context, response, appended)
+    broker.flusher.request([log for log, _ in appended])
+    if request.acks:
+        return response
+    if any(p.error_code for topic in response.responses for p in topic.partition_responses):
+        raise CloseConnection("records sent with acks=0 were refused")
+    return None
+
+
+async def _when_durable(
+    context: RequestContext, response: ProduceResponse, appended: list[_Target]
+) -> ProduceResponse:
+    if appended:
+        await context.broker.flusher.wait_durable(appended)
+        crash_point("broker.before_produce_answer")
+    return response
+
+
+def _append(
+    context: RequestContext,
+    request: ProduceRequest,
+    topic: TopicProduceData,
+    data: PartitionProduceData,
+    appended: list[_Target],
+) -> PartitionProduceResponse:
+    try:
+        log = _writable(context, request, topic.name, data.index)
+        batch = memoryview(data.records or b"")
+        verified = _verify(context, request, (topic.name, data.index), batch)
+        result = log.append(
+            batch,
+            now_ms=context.broker.clock.now_ms(),
+            leader_epoch=context.broker.logs.leader_epoch,
+            verified_transaction=verified,
+        )
+    except LogError as error:
+        return PartitionProduceResponse(data.index, error.code, -1, error_message=error.what)
+    except _Refused as error:
+        return PartitionProduceResponse(data.index, error.code, -1, error_message=error.message)
+    appended.append((log, result.last_offset + 1))
+    return PartitionProduceResponse(
+        data.index, 0, result.base_offset, result.log_append_time_ms, result.log_start_offset
+    )
+
+
+def _writable(context: RequestContext, request: ProduceRequest, topic: str, partition: int) -> PartitionLog:
+    if request.acks not in (-1, 0, 1):
+        raise _Refused(ErrorCode.INVALID_REQUIRED_ACKS)
+    found = context.broker.topics.get(topic)
+    if found.internal and context.client_id != _ADMIN_CLIENT:
+        raise _Refused(ErrorCode.INVALID_TOPIC_EXCEPTION, f"{topic} is written by the broker only")
+    return context.broker.topics.log(topic, partition)
+
+
+def _verify(
+    context: RequestContext, request: ProduceRequest, partition: tuple[str, int], batch: memoryview
+) -> bool:
+    """Whether the batch belongs to an open transaction that has this partition (KIP-890, part 1)."""
+    if len(batch) < HEADER_BYTES:
+        return False  # `append` says what is wrong with it
+    header = read_header(batch)
+    if not header.is_transactional or request.transactional_id is None:
+        return False
+    error = context.broker.transactions.verify(
+        request.transactional_id, header.producer_id, header.producer_epoch, partition
+    )
+    if error is ErrorCode.PRODUCER_FENCED:
+        error = ErrorCode.INVALID_PRODUCER_EPOCH  # the data path's name for it
+    elif error is ErrorCode.CONCURRENT_TRANSACTIONS:
+        error = ErrorCode.NOT_ENOUGH_REPLICAS  # retriable: the transaction is just ending
+    elif error is ErrorCode.INVALID_TXN_STATE and context.version >= _FIRST_VERSION_WITH_ABORTABLE:
+        error = ErrorCode.TRANSACTION_ABORTABLE
+    if error is not ErrorCode.NONE:
+        raise _Refused(error, "the partition is not in an open transaction of this producer")
+    return True
