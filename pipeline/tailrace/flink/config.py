@@ -27,7 +27,7 @@ class TransformConfig:
 
     `inputs` maps the table name used in the SQL to a topic.  `key` names the columns of the result by which
     the target topic is keyed; empty for a result that only ever appends.  `file` and `line` say where the SQL's
-    first line stands in the YAML file, for error messages.
+    stands in the YAML file, for error messages.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The Flink part: prepares the environment, starts the job, watches it, restarts it from its last checkpoint."""
+"""The Flink part: prepares the environment, starts the job, watches and restarts it."""
 
 import threading
 
@@ -19,5 +19,5 @@ def run(config: FlinkPartConfig, stop: threading.Event) -> None:
 
 
 def validate(config: FlinkPartConfig) -> tuple[PlannedTransform, ...]:
-    """Plan every transform with Flink's own planner; raise ConfigError with file and line for what it refuses."""
+    """Plan every transform with Flink's own planner; ConfigError with file and line for what it refuses."""
     raise NotImplementedError
