@@ -143,7 +143,7 @@ class TableBackend(Protocol):
         """Remove files that were written but will never be committed (best effort)."""
 
     def read(self, file: DataFile, schema: pa.Schema, rows: npt.NDArray[np.int64] | None = None) -> pa.Table:
-        """Columns of one data file as `schema` (stored types), at the given positions in that order, else all.
+        """One data file as `schema` (stored types), at the given positions in that order, else all rows.
 
         A column that the file lacks (added later, or about to be) is null; a narrower type is widened.
         """

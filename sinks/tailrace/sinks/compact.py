@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 from pyroaring import BitMap
 
-from tailrace.sinks.backend import DataFile, TableBackend, TableState
+from tailrace.sinks.backend import DataFile, TableBackend, TableCommit, TableState
+from tailrace.sinks.fencing import commit_strictly
 
 FAN_IN = 10
 DELETED_SHARE = 0.3
@@ -54,3 +55,19 @@ def merged_rows(
     """The live rows of several files, one after the other."""
     parts = [live_rows(backend, file, deleted.get(file.path), schema) for file in files]
     return pa.concat_tables(parts).combine_chunks()
+
+
+def replace(
+    backend: TableBackend, state: TableState, files: Sequence[DataFile], merged: DataFile | None
+) -> TableState:
+    """Commit `merged` in the place of `files`; leaves everything as it is when others moved the table."""
+    checkpoint = state.checkpoint.advanced({}, state.checkpoint.lsn)
+    paths = [file.path for file in files]
+
+    def build(base: TableState) -> TableCommit:
+        if base is not state:
+            return TableCommit(checkpoint)
+        added = [] if merged is None else [merged]
+        return TableCommit(checkpoint, added, removed=paths, data_change=False)
+
+    return commit_strictly(backend, state, build)

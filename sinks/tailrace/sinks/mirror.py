@@ -73,7 +73,6 @@ class MirrorWriter:
                 fix="give the sink another path or table name, so that the table is built anew",
             )
         self._sidecars.keep_only(set(self._files))
-        self._evolve(stored)
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -155,6 +154,8 @@ class MirrorWriter:
         self._files = dict(state.files)
         self._deleted = dict(state.deleted)
         self._stage = _Stage()
+        for stream in self._streams.values():
+            self._evolve(stream)
 
     def _read_keys(self, file: DataFile) -> pa.Table:
         return self._backend.read(file, pa.schema([self._schema.field(name) for name in self._key]))
@@ -248,10 +249,9 @@ class MirrorWriter:
 
     def _restage(self, base: TableState) -> None:
         """Others did maintenance: the same rows lie elsewhere.  Find what the stage replaces again."""
-        stage, schema = self._stage, self._schema
+        stage = self._stage
         own = {path: positions for path, positions in self._deleted.items() if path in stage.added}
         self._rebase(base)
-        self._evolve(schema)
         self._stage.truncated, self._stage.deleted_keys = stage.truncated, stage.deleted_keys
         self._stage.widened |= stage.widened
         if stage.truncated:
@@ -266,25 +266,14 @@ class MirrorWriter:
 
     def _compact(self, files: list[DataFile]) -> None:
         """Merge files into one; the same rows before and after."""
-        rows = compact.merged_rows(self._backend, files, self._state.deleted, self._schema)
-        keys = self._codec.encode(rows)
-        order = self._codec.sort_indices(rows, keys)
-        added = []
+        rows = compact.merged_rows(self._backend, files, self._state.deleted, self._state.schema)
+        merged = None
         if rows.num_rows:
+            keys = self._codec.encode(rows)
+            order = self._codec.sort_indices(rows, keys)
             merged = self._backend.write_data_file(rows.take(pa.array(order, pa.int64())))
             self._index.add(merged, keys.take(order))
-            added = [merged]
-        chosen, before = self._state, self._state.checkpoint
-
-        def build(base: TableState) -> TableCommit:
-            checkpoint = before.advanced({}, before.lsn)
-            if base is not chosen:
-                # Others rewrote files meanwhile: leave it to the next round.
-                return TableCommit(checkpoint)
-            return TableCommit(checkpoint, added, removed=[file.path for file in files], data_change=False)
-
-        state = commit_strictly(self._backend, chosen, build)
-        gone = files if all(file.path not in state.files for file in files) else added
-        for file in gone:
-            self._index.forget(file.path)
-        self._rebase(state)
+        self._rebase(compact.replace(self._backend, self._state, files, merged))
+        for file in files if merged is None else [*files, merged]:
+            if file.path not in self._files:
+                self._index.forget(file.path)

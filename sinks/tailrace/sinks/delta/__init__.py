@@ -1,0 +1,1 @@
+"""Delta Lake tables: merge-on-read by deletion vectors, offsets as app transactions."""
