@@ -55,6 +55,7 @@ class SinkPartConfig:
     control_topic  positions and barriers of the source; None when all inputs come from transforms.
     bootstrap      host:port list of the broker.
     registry_url   http(s) address of the schema registry.
+    base_dir       what relative paths in `options` start from.
     """
 
     pipeline: str
@@ -66,4 +67,5 @@ class SinkPartConfig:
     bootstrap: str
     registry_url: str
     data_dir: Path
+    base_dir: Path = Path()
     commit: CommitPolicy = field(default_factory=CommitPolicy)

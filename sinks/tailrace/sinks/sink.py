@@ -45,10 +45,12 @@ class SinkPlace:
 
     owner      `<pipeline>/<sink>`, the name under which checkpoints are stored in the tables.
     cache_dir  local folder for rebuildable files; losing it costs time, never data.
+    base_dir   what relative paths in options start from: the folder of the pipeline file.
     """
 
     owner: str
     cache_dir: Path
+    base_dir: Path = Path()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The Delta sink: one folder per table under one path."""
+"""The Delta sink: one folder per table."""
 
 from typing import Any, ClassVar
 
@@ -22,8 +22,9 @@ class DeltaSink:
         self._place = place
 
     def open_table(self, target: Target) -> TableWriter:
-        """Open `<path>/<target>`; see `Sink.open_table`."""
-        store = open_store(f"{self._config.path.rstrip('/')}/{target.name}", self._config.storage_options)
+        """Open the table in its folder; see `Sink.open_table`."""
+        url = self._config.table_path(target.name)
+        store = open_store(url, self._config.storage_options, self._place.base_dir)
         backend = DeltaTable(store, self._place.owner, self._config)
         if target.mode == "append":
             return AppendWriter(backend, target)

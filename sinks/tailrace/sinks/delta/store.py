@@ -56,11 +56,11 @@ class TableStore(Protocol):
         """Remove a file; nothing happens when there is none."""
 
 
-def open_store(url: str, options: dict[str, str]) -> TableStore:
-    """The store of a local path, a file:// URL or an object store's URL."""
+def open_store(url: str, options: dict[str, str], base_dir: Path) -> TableStore:
+    """The store of a local path (a relative one starts from `base_dir`), a file:// or an object store's URL."""
     parts = urlsplit(url)
     if parts.scheme in ("", "file"):
-        return LocalStore(Path(parts.path if parts.scheme else url))
+        return LocalStore(base_dir / Path(parts.path if parts.scheme else url).expanduser())
     try:
         return ObjectStore(url, options, from_url(url, **cast(Any, options)))
     except (BaseError, ValueError) as error:
@@ -71,7 +71,7 @@ class LocalStore:
     """A folder; made when the first file is written."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root.expanduser().absolute()
+        self._root = root.absolute()
         self.url = str(self._root)
         self.options: dict[str, str] = {}
 
