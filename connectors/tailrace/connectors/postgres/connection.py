@@ -48,6 +48,7 @@ _FINAL_REFUSALS = (
     ("does not exist", "check database and user in `dsn`"),
     ("pg_hba.conf", "let this host and user in, for the database and for replication, in pg_hba.conf"),
     ("could not translate host name", "check the host in `dsn`"),
+    ("failed to resolve host", "check the host in `dsn`"),
     ("does not support SSL", "set sslmode in `dsn` to what the server offers"),
     ("certificate", "check the SSL settings in `dsn`"),
     ("must be superuser or replication role", "ALTER ROLE ... REPLICATION"),

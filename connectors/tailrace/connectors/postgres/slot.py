@@ -71,14 +71,12 @@ def read_slot(connection: Connection, name: str) -> Slot | None:
     return Slot(name, plugin, database, pid, _lsn(restart), _lsn(confirmed), wal_status, bool(two_phase))
 
 
-def wait_for_release(
-    connection: Connection, name: str, patience_s: float = _RELEASE_PATIENCE_S
-) -> Slot | None:
-    """The slot once no walsender holds it, or still held after `patience_s`.
+def wait_for_release(connection: Connection, name: str) -> Slot | None:
+    """The slot once no walsender holds it, or still held after ten seconds; None when there is none.
 
     A process that was killed leaves its walsender behind until that one reads the end of the connection.
     """
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + _RELEASE_PATIENCE_S
     while True:
         slot = read_slot(connection, name)
         if slot is None or slot.active_pid is None or time.monotonic() > deadline:

@@ -41,7 +41,8 @@ from tailrace.connectors.source import SourceUnavailable
 _SEGMENT_BYTES = 4 << 20
 _ROOM_BYTES = 64 << 10
 _TICK_S = 0.2
-_GATHER_S = 0.002
+_GATHER_S = 0.003
+_PLENTY_BYTES = 256 << 10
 _LONGEST_STATUS_INTERVAL_S = 10.0
 _SHORTEST_SILENCE_S = 5.0
 _POSTGRES_EPOCH_S = 946_684_800
@@ -84,7 +85,6 @@ class WalStream:
         self._reported: Lsn | None = None
         self._segments: deque[_Segment] = deque([_Segment(np.empty(_SEGMENT_BYTES, np.uint8))])
         self._waiting = 0
-        self._hungry = False
         self._failure: Exception | None = None
         self._closing = False
         self._changed = threading.Condition()
@@ -121,10 +121,7 @@ class WalStream:
                 left = deadline - time.monotonic()
                 if left <= 0 or self._closing:
                     return None
-                self._hungry = True
-                self._changed.notify_all()
                 self._changed.wait(left)
-            self._hungry = False
             data = segment.data[segment.taken : segment.whole]
             segment.taken = segment.whole
             self._waiting -= data.size
@@ -182,6 +179,9 @@ class WalStream:
             if reply or quiet or moved or now - status_at > self._interval_s:
                 self._send_status(answer_wanted=quiet)
                 status_at, asked = now, asked or quiet
+            if 0 < count < _PLENTY_BYTES:
+                # let the kernel gather: a system call per row would cost more than the row
+                time.sleep(_GATHER_S)
 
     def _receive_piece(self) -> int:
         segment = self._segments[-1]
@@ -231,15 +231,12 @@ class WalStream:
             return
 
     def _wait_for_room(self) -> bool:
-        """Hold back while the queue is full (True), and for a moment while the consumer is busy (False)."""
+        """Hold back for a moment if the queue is full; True says that it was."""
         with self._changed:
-            if self._waiting >= self._queue_bytes:
+            full = self._waiting >= self._queue_bytes
+            if full and not self._closing:
                 self._changed.wait(_TICK_S)
-                return True
-            if self._waiting and not self._hungry and not self._closing:
-                # let the kernel gather: a system call per row would cost more than the row
-                self._changed.wait(_GATHER_S)
-        return False
+        return full
 
     def _send_status(self, *, answer_wanted: bool) -> None:
         confirmed = self._confirmed
