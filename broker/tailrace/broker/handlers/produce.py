@@ -30,9 +30,9 @@ class _Refused(Exception):
 
 
 def produce(context: RequestContext, request: ProduceRequest) -> object:
-    """Append at once; with acks=all answer when everything appended is fsynced, with acks=1 right away.
+    """Append at once; answer when everything appended is fsynced, with acks=1 as with acks=all.
 
-    A response with an error for one partition says nothing about the others.
+    An error in one partition says nothing about the others.
     """
     broker = context.broker
     broker.counters.produce_requests += 1
@@ -47,11 +47,9 @@ def produce(context: RequestContext, request: ProduceRequest) -> object:
             for topic in request.topic_data
         ]
     )
-    if request.acks == -1:
+    if request.acks:
         return _when_durable(context, response, appended)
     broker.flusher.request([log for log, _ in appended])
-    if request.acks:
-        return response
     if any(p.error_code for topic in response.responses for p in topic.partition_responses):
         raise CloseConnection("records sent with acks=0 were refused")
     return None
