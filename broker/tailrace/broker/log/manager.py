@@ -154,15 +154,20 @@ class LogManager:
             raise LogError(ErrorCode.KAFKA_STORAGE_ERROR, f"cannot make {spec.topic}-{spec.partition}: {why}")
         return log
 
-    def delete(self, topic: str, partition: int) -> None:
-        """Rename the directory away, durably; `maintain` removes it.  Raises LogError: KAFKA_STORAGE_ERROR."""
+    def delete(self, topic: str, partition: int, topic_id: uuid.UUID) -> None:
+        """Rename the directory away, durably; `maintain` removes it.  A directory of another id stays.
+
+        Raises LogError: KAFKA_STORAGE_ERROR.
+        """
         key = topic, partition
+        directory = self._directory(topic, partition)
+        if directory.exists() and not _belongs(directory, topic_id):
+            return
         log = self._logs.pop(key, None)
         if log is not None:
             log.close()
         self._offline.pop(key, None)
         self._recovery_points.pop(key, None)
-        directory = self._directory(topic, partition)
         try:
             if self._log_starts.pop(key, None) is not None:
                 checkpoints.write_offsets(self.data_dir / checkpoints.LOG_STARTS, self._log_starts)
@@ -311,13 +316,22 @@ class LogManager:
         return self.data_dir / f"{topic}-{partition}"
 
 
+def _metadata(topic_id: uuid.UUID) -> bytes:
+    text = urlsafe_b64encode(topic_id.bytes).decode().rstrip("=")
+    return f"version: 0\ntopic_id: {text}\n".encode()
+
+
+def _belongs(directory: Path, topic_id: uuid.UUID) -> bool:
+    """Whether the directory is that topic's; a creation that a crash cut short belongs to whoever comes."""
+    path = directory / _METADATA
+    return not path.exists() or path.read_bytes() == _metadata(topic_id)
+
+
 def _claim(directory: Path, spec: PartitionSpec) -> None:
     """Make the directory and its `partition.metadata`; an existing one must belong to the same topic."""
-    topic_id = urlsafe_b64encode(spec.topic_id.bytes).decode().rstrip("=")
-    content = f"version: 0\ntopic_id: {topic_id}\n"
     path = directory / _METADATA
     if path.exists():
-        if path.read_text() != content:
+        if not _belongs(directory, spec.topic_id):
             raise DamagedLogError(
                 f"the directory {directory} belongs to another topic of that name",
                 fix="Move it away, or restore the broker's metadata database that goes with it",
@@ -328,7 +342,7 @@ def _claim(directory: Path, spec: PartitionSpec) -> None:
             f"the directory {directory} has no {_METADATA}", fix="Restore it from a copy, or delete the topic"
         )
     directory.mkdir(exist_ok=True)
-    replace_file(path, content.encode())
+    replace_file(path, _metadata(spec.topic_id))
     sync_directory(directory.parent)
 
 
