@@ -18,7 +18,7 @@ from tailrace.changes import TailraceError
 from tailrace.registry import avro_decode_loops as loops
 from tailrace.registry.arrow_buffers import bitmap, buffer_of
 from tailrace.registry.avro_decode_loops import Walk
-from tailrace.registry.avro_plan import Kind, Node, RowPlan
+from tailrace.registry.avro_plan import Kind, Node, RowPlan, long_bounds
 
 _Bytes = npt.NDArray[np.uint8]
 _Longs = npt.NDArray[np.int64]
@@ -118,9 +118,9 @@ def _array(node: Node, present: _Bytes, *buffers: pa.Buffer) -> pa.Array[Any]:
 
 def _read_longs(node: Node, walk: Walk, present: _Bytes) -> pa.Array[Any]:
     width = node.arrow.bit_width
-    largest = (1 << (width - 1)) - 1
+    smallest, largest = long_bounds(node)
     values = np.empty(len(walk.cursors), np.int64)
-    bad = loops.read_longs(walk, present, ~largest, largest, values)
+    bad = loops.read_longs(walk, present, smallest, largest, values)
     _check(node, bad)
     return _array(node, present, buffer_of(values.astype(_LONG_DTYPES[width], copy=False)))
 
@@ -185,12 +185,14 @@ def _read_enum(node: Node, walk: Walk, present: _Bytes) -> pa.Array[Any]:
 
 def _read_list(node: Node, walk: Walk, present: _Bytes) -> pa.Array[Any]:
     (element,) = node.children
-    table, fields = _skip_table(element)
+    program: list[tuple[int, int, int, int]] = []
+    _add_skips(element, program)
+    steps = frozen(np.array(program, np.int64))
     offsets = np.empty(len(walk.cursors) + 1, np.int64)
-    _check(node, loops.count_elements(walk, present, table, fields, offsets))
+    _check(node, loops.count_elements(walk, present, steps, offsets))
     count = int(offsets[-1])
     inner = Walk(walk.data, np.empty(count, np.int64), np.empty(count, np.int64))
-    loops.find_elements(walk, present, table, fields, inner.cursors, inner.ends)
+    loops.find_elements(walk, present, steps, inner.cursors, inner.ends)
     inner = Walk(walk.data, inner.cursors, frozen(inner.ends))
     try:
         values = _read(element, inner, frozen(np.ones(count, np.uint8)))
@@ -200,31 +202,26 @@ def _read_list(node: Node, walk: Walk, present: _Bytes) -> pa.Array[Any]:
     return pa.Array.from_buffers(node.arrow, len(walk.cursors), buffers, children=[values])
 
 
-def _skip_table(element: Node) -> tuple[_Longs, _Longs]:
-    """How to find the end of an element: the tables of `avro_decode_loops`."""
-    rows: list[tuple[int, int, int]] = []
-    fields: list[int] = []
-    _add_skips(element, rows, fields)
-    return frozen(np.array(rows, np.int64)), frozen(np.array(fields, np.int64))
-
-
-def _add_skips(node: Node, rows: list[tuple[int, int, int]], fields: list[int]) -> None:
+def _add_skips(node: Node, program: list[tuple[int, int, int, int]]) -> None:
+    """Append the steps over a value: the skip program of `avro_decode_loops`."""
+    union = len(program)
     if node.branches:
-        rows.append((loops.SKIP_UNION, node.null_branch, node.branches))
+        program.append((loops.SKIP_UNION, node.null_branch, node.branches, 0))
     match node.kind:
         case Kind.LONG | Kind.ENUM:
-            rows.append((loops.SKIP_VARINT, 0, 0))
+            program.append((loops.SKIP_VARINT, 0, 0, 0))
         case Kind.BYTES | Kind.DECIMAL:
-            rows.append((loops.SKIP_STRING, 0, 0))
+            program.append((loops.SKIP_STRING, 0, 0, 0))
         case Kind.LIST | Kind.MAP:
-            rows.append((loops.SKIP_BLOCKS, 0, 0))
-            _add_skips(node.children[0], rows, fields)
+            blocks = len(program)
+            program.append((loops.SKIP_BLOCKS, 0, 0, 0))
+            _add_skips(node.children[0], program)
+            program.append((loops.SKIP_NEXT, blocks, 0, 0))
+            program[blocks] = (loops.SKIP_BLOCKS, len(program), 0, 0)
         case Kind.STRUCT:
-            first = len(fields)
-            rows.append((loops.SKIP_STRUCT, len(node.children), first))
-            fields.extend(0 for _ in node.children)
-            for i, child in enumerate(node.children):
-                fields[first + i] = len(rows)
-                _add_skips(child, rows, fields)
+            for child in node.children:
+                _add_skips(child, program)
         case _:
-            rows.append((loops.SKIP_WIDTH, node.width, 0))
+            program.append((loops.SKIP_WIDTH, node.width, 0, 0))
+    if node.branches:
+        program[union] = (loops.SKIP_UNION, node.null_branch, node.branches, len(program))

@@ -20,17 +20,18 @@ _Bytes = npt.NDArray[np.uint8]
 _Ints = npt.NDArray[np.int32]
 _Longs = npt.NDArray[np.int64]
 
-# Codes of a skip table, whose rows are (code, a, b).
+# Codes of a skip program, which finds the end of a value of any layout.  A step is (code, a, b, c); a struct is
+# the steps of its fields.  Steps, not recursion: Numba crashes on a recursive function from its cache.
 SKIP_VARINT = 0
 SKIP_WIDTH = 1
 """a: bytes."""
 SKIP_STRING = 2
 SKIP_UNION = 3
-"""a: index of the null branch (-1: none), b: number of branches; the value's row follows."""
+"""a: index of the null branch (-1: none), b: number of branches, c: the step after the value."""
 SKIP_BLOCKS = 4
-"""The element's row follows."""
-SKIP_STRUCT = 5
-"""a: number of fields, b: where the rows of the fields are listed in `fields`."""
+"""a: the step after the matching SKIP_NEXT; between them the steps of an element."""
+SKIP_NEXT = 5
+"""a: the step of its SKIP_BLOCKS."""
 
 
 class Walk(NamedTuple):
@@ -196,39 +197,6 @@ def read_decimals(
 
 
 @kernel
-def _skip(table: _Longs, fields: _Longs, row: Int, data: _Bytes, at: Int, end: Int) -> Int:
-    """The position after one value of the layout in `table[row]`, -1 when it passes `end`."""
-    code = table[row, 0]
-    if code == SKIP_VARINT:
-        _, at = get_varint(data, at, end)
-        return at
-    if code == SKIP_WIDTH:
-        return at + table[row, 1] if table[row, 1] <= end - at else -1
-    if code == SKIP_STRING:
-        length, at = get_varint(data, at, end)
-        return at + length if at >= 0 and 0 <= length <= end - at else -1
-    if code == SKIP_UNION:
-        branch, at = get_varint(data, at, end)
-        if at < 0 or branch < 0 or branch >= table[row, 2]:
-            return -1
-        return at if branch == table[row, 1] else _skip(table, fields, row + 1, data, at, end)
-    if code == SKIP_STRUCT:
-        for i in range(table[row, 1]):
-            at = _skip(table, fields, fields[table[row, 2] + i], data, at, end)
-            if at < 0:
-                return -1
-        return at
-    while True:
-        count, at = _block(data, at, end)
-        if at < 0 or count == 0:
-            return at
-        for _ in range(count):
-            at = _skip(table, fields, row + 1, data, at, end)
-            if at < 0:
-                return -1
-
-
-@kernel
 def _block(data: _Bytes, at: Int, end: Int) -> tuple[Int, Int]:
     """Number of elements of the block at `at`, and where they start; position -1 when it is damaged.
 
@@ -247,14 +215,57 @@ def _block(data: _Bytes, at: Int, end: Int) -> tuple[Int, Int]:
 
 
 @kernel
+def _skip(steps: _Longs, left: _Longs, data: _Bytes, at: Int, end: Int) -> Int:
+    """The position after one value, -1 when it passes `end`.
+
+    left  scratch: elements left in each open block, as long as the program.
+    """
+    step: Int = 0
+    depth = 0
+    while step < steps.shape[0]:
+        code, a = steps[step, 0], steps[step, 1]
+        step += 1
+        if code == SKIP_VARINT:
+            _, at = get_varint(data, at, end)
+        elif code == SKIP_WIDTH:
+            at = at + a if a <= end - at else -1
+        elif code == SKIP_STRING:
+            length, at = get_varint(data, at, end)
+            at = at + length if at >= 0 and 0 <= length <= end - at else -1
+        elif code == SKIP_UNION:
+            branch, at = get_varint(data, at, end)
+            if branch < 0 or branch >= steps[step - 1, 2]:
+                return -1
+            if branch == a:
+                step = steps[step - 1, 3]
+        elif code == SKIP_BLOCKS:
+            count, at = _block(data, at, end)
+            if count:
+                left[depth] = count
+                depth += 1
+            else:
+                step = a
+        else:
+            left[depth - 1] -= 1
+            if left[depth - 1]:
+                step = a + 1
+            else:
+                depth -= 1
+                step = a
+        if at < 0:
+            return -1
+    return at
+
+
+@kernel
 def count_elements(
     walk: Walk,
     present: _Bytes,
-    table: _Longs,
-    fields: _Longs,
+    steps: _Longs,
     offsets: _Longs,
 ) -> int:
     """int64[n + 1] offsets of the elements of all lists joined; the cursors stay."""
+    left = np.empty(steps.shape[0], np.int64)
     total: Int = 0
     offsets[0] = 0
     for row in range(present.size):
@@ -263,7 +274,7 @@ def count_elements(
             while True:
                 count, at = _block(walk.data, at, walk.ends[row])
                 for _ in range(count):
-                    at = _skip(table, fields, 0, walk.data, at, walk.ends[row])
+                    at = _skip(steps, left, walk.data, at, walk.ends[row])
                     if at < 0:
                         return row
                 if at < 0:
@@ -279,12 +290,12 @@ def count_elements(
 def find_elements(
     walk: Walk,
     present: _Bytes,
-    table: _Longs,
-    fields: _Longs,
+    steps: _Longs,
     element_starts: _Longs,
     element_ends: _Longs,
 ) -> None:
     """Where each element stands, checked by `count_elements`; moves the cursors past the lists."""
+    left = np.empty(steps.shape[0], np.int64)
     element = 0
     for row in range(present.size):
         if present[row]:
@@ -295,7 +306,7 @@ def find_elements(
                     break
                 for _ in range(count):
                     element_starts[element] = at
-                    at = _skip(table, fields, 0, walk.data, at, walk.ends[row])
+                    at = _skip(steps, left, walk.data, at, walk.ends[row])
                     element_ends[element] = at
                     element += 1
             walk.cursors[row] = at

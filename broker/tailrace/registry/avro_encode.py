@@ -17,7 +17,7 @@ from tailrace.broker.records.columnar_varint import frozen
 from tailrace.changes import TailraceError
 from tailrace.registry import avro_encode_loops as loops
 from tailrace.registry.arrow_buffers import data_of, fixed_of, mask_of, offsets_of, truths_of
-from tailrace.registry.avro_plan import Kind, Node, RowPlan
+from tailrace.registry.avro_plan import Kind, Node, RowPlan, long_bounds
 
 _Bytes = npt.NDArray[np.uint8]
 _Longs = npt.NDArray[np.int64]
@@ -94,7 +94,7 @@ def _part(node: Node, array: pa.Array[Any], present: _Bytes) -> _Part:
 def _value(node: Node, array: pa.Array[Any], present: _Bytes) -> _Part:
     match node.kind:
         case Kind.LONG:
-            return _LongValues(fixed_of(array).astype(np.int64), present)
+            return _LongValues(_longs(node, array, present), present)
         case Kind.BOOLEAN:
             return _FixedValues(truths_of(array), 1, present)
         case Kind.NATIVE | Kind.FIXED:
@@ -114,6 +114,18 @@ def _value(node: Node, array: pa.Array[Any], present: _Bytes) -> _Part:
             return _Struct([_part(child, fields.field(i), present) for i, child in enumerate(node.children)])
         case Kind.NULL:
             return _Nothing()
+
+
+def _longs(node: Node, array: pa.Array[Any], present: _Bytes) -> _Longs:
+    values: _Longs = fixed_of(array).astype(np.int64)
+    if pa.types.is_time(node.arrow):
+        smallest, largest = long_bounds(node)
+        if bool((((values < smallest) | (values > largest)) & (present == 1)).any()):
+            raise TailraceError(
+                f"column '{node.path}' holds a time of 24:00 or later, which no time of day is",
+                fix="carry the column as text",
+            )
+    return values
 
 
 def _symbol_indexes(node: Node, array: pa.Array[Any], present: _Bytes) -> _Longs:

@@ -137,6 +137,8 @@ _LOGICAL: dict[tuple[str, str], pa.DataType] = {
     ("long", "local-timestamp-nanos"): pa.timestamp("ns"),
 }
 _CONNECT_INTEGERS: dict[str, pa.DataType] = {"int8": pa.int8(), "int16": pa.int16()}
+# Milliseconds and microseconds of a day: a time of day lies below.
+_DAY = {pa.time32("ms"): 86_400_000, pa.time64("us"): 86_400_000_000}
 _NAMED = ("record", "error", "enum", "fixed")
 _OF_WIDTH = (Kind.NULL, Kind.NATIVE, Kind.FIXED, Kind.FIXED_DECIMAL)
 _MAX_NODES = 10_000
@@ -267,6 +269,14 @@ def _decimal(document: Mapping[str, Any], path: str) -> pa.DataType | None:
     if precision > MAX_DECIMAL_DIGITS:
         raise _unreadable(path, f"is a decimal of {precision} digits; a column holds {MAX_DECIMAL_DIGITS}")
     return pa.decimal128(precision, scale)
+
+
+def long_bounds(node: Node) -> tuple[int, int]:
+    """The smallest and the largest number that the Arrow type of a LONG takes."""
+    if node.arrow in _DAY:
+        return 0, _DAY[node.arrow] - 1
+    largest = (1 << (node.arrow.bit_width - 1)) - 1
+    return ~largest, largest
 
 
 def smallest_size(node: Node) -> int:
