@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.unit.broker.log.harness import NOW_MS, Harness, make_batch
 
 from tailrace.broker.log import LogError, TopicConfig
 from tailrace.broker.protocol.errors import ErrorCode
 from tailrace.broker.records.batch import has_valid_crc, iterate_batches, read_header
-from tests.unit.broker.log.harness import NOW_MS, Harness, make_batch
 
 
 @pytest.fixture
