@@ -3,6 +3,7 @@
 pytest_plugins = [
     "tests.fixtures.postgres",
     "tests.fixtures.broker",
+    "tests.fixtures.registry",
     "tests.fixtures.flink",
     "tests.fixtures.tables",
 ]

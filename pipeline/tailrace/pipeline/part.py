@@ -53,7 +53,6 @@ def _run(plan: Plan, part: str, data_dir: Path, stop: threading.Event) -> None:
             listen=plan.spec.broker.listen,
             registry_listen=plan.spec.registry.listen,
             endpoints_file=endpoints_path(data_dir),
-            status=StatusFile(data_dir, part),
         )
         return
     endpoints = wait_for_endpoints(plan, data_dir, stop)
