@@ -9,6 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tailrace.broker.records.columnar_varint import frozen
+from tailrace.registry.avro_decode_loops import join_strings
+
 _WIDTH_DTYPES: dict[int, type[np.generic]] = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}
 
 
@@ -51,6 +54,18 @@ def data_of(array: pa.Array[Any]) -> npt.NDArray[np.uint8]:
     """The bytes that the offsets of a string or binary array point into."""
     buffer = array.buffers()[2]
     return np.zeros(0, np.uint8) if buffer is None else np.frombuffer(memoryview(buffer), np.uint8)
+
+
+def joined(
+    data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
+) -> pa.BinaryArray:
+    """The n byte strings at `starts` in `data` as a binary array; at most 2 GiB together."""
+    offsets = np.zeros(len(starts) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    out = np.empty(int(offsets[-1]), np.uint8)
+    join_strings(frozen(data), frozen(starts), frozen(offsets), out)
+    buffers = [None, buffer_of(offsets.astype(np.int32)), buffer_of(out)]
+    return cast(pa.BinaryArray, pa.Array.from_buffers(pa.binary(), len(starts), buffers))
 
 
 def bitmap(mask: npt.NDArray[np.uint8]) -> pa.Buffer | None:

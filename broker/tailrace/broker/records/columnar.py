@@ -4,7 +4,7 @@ Shapes: n is the number of records; positions and lengths are int64 and count by
 record.  The record batch itself (v2, magic 2) is drawn in `columnar_build`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -98,6 +98,21 @@ class RecordColumns:
     def __len__(self) -> int:
         return len(self.offset)
 
+    def between(self, first: int, last: int) -> Self:
+        """The records first..last - 1, in the same buffer."""
+        part = slice(first, last)
+        return replace(
+            self,
+            offset=self.offset[part],
+            timestamp_ms=self.timestamp_ms[part],
+            key_start=self.key_start[part],
+            key_length=self.key_length[part],
+            value_start=self.value_start[part],
+            value_length=self.value_length[part],
+            header_start=self.header_start[part],
+            header_count=self.header_count[part],
+        )
+
     def key(self, record: int) -> bytes | None:
         """The key of one record (control paths)."""
         return self._string(int(self.key_start[record]), int(self.key_length[record]))
@@ -129,3 +144,18 @@ class ChangeHeaders:
     unchanged_length: npt.NDArray[np.int64]
     prior_start: npt.NDArray[np.int64]
     prior_length: npt.NDArray[np.int64]
+
+    def between(self, first: int, last: int) -> Self:
+        """Those of the records first..last - 1."""
+        part = slice(first, last)
+        return type(self)(
+            self.op[part],
+            self.lsn[part],
+            self.seq[part],
+            self.xid[part],
+            self.ts[part],
+            self.unchanged_start[part],
+            self.unchanged_length[part],
+            self.prior_start[part],
+            self.prior_length[part],
+        )

@@ -12,10 +12,15 @@ from tailrace.registry.envelope.control import (
     control_batch,
     parse_control,
 )
+from tailrace.registry.envelope.decoder import ChangeDecoder, Decoded
+from tailrace.registry.envelope.encoder import ChangeEncoder
 from tailrace.registry.envelope.schemas import SchemaStore
 
 __all__ = [
+    "ChangeDecoder",
+    "ChangeEncoder",
     "ControlMark",
+    "Decoded",
     "SchemaStore",
     "SnapshotMark",
     "SourcePosition",

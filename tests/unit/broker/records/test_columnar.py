@@ -59,7 +59,7 @@ def read_by_kafka_python(batches: Sequence[bytes | bytearray | memoryview]) -> l
 def finished(batches: list[tuple[bytearray, int]], *, base_offset: int = 0) -> list[bytearray]:
     """The batches as a producer would send and a broker would store them."""
     for batch, count in batches:
-        finish_batch(batch, 7, 1, base_offset, transactional=True)
+        finish_batch(batch, 7, 1, base_offset % (1 << 31), transactional=True)
         set_base_offset(batch, base_offset, 3)
         assert has_valid_crc(batch) and read_header(batch).record_count == count
         base_offset += count
