@@ -105,7 +105,10 @@ def _inflate_snappy(data: memoryview, limit: int) -> bytes:
         position += _XERIAL_SIZE.size
         if size < 0 or position + size > len(data):
             raise _corrupt("a snappy frame is cut short")
-        out += _inflate_snappy_block(data[position : position + size], limit - len(out))
+        block = data[position : position + size]
+        if block and len(out) + cramjam.snappy.decompress_raw_len(block) > limit:
+            raise _too_large(limit)
+        out += _inflate_snappy_block(block, limit)
         position += size
     return bytes(out)
 
