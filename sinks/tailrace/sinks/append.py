@@ -68,6 +68,11 @@ class AppendWriter:
         return self._backend.location
 
     @property
+    def result(self) -> CommitResult:
+        """Version and live rows of the newest commit."""
+        return CommitResult(self._state.version, self._state.live_rows())
+
+    @property
     def state(self) -> TableState:
         """The newest committed version of the table."""
         return self._state
@@ -115,7 +120,7 @@ class AppendWriter:
         state = commit_strictly(self._backend, self._state, build)
         crash_point("sink.after_commit")
         self._state, self._schema, self._added = state, state.schema, []
-        return CommitResult(state.version, state.live_rows())
+        return self.result
 
     def upkeep(self) -> None:
         """Compact when due, then let the back end do its housekeeping; nothing may be staged."""

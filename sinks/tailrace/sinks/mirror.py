@@ -85,6 +85,11 @@ class MirrorWriter:
         return self._backend.location
 
     @property
+    def result(self) -> CommitResult:
+        """Version and live rows of the newest commit."""
+        return CommitResult(self._state.version, self._state.live_rows())
+
+    @property
     def state(self) -> TableState:
         """The newest committed version of the table."""
         return self._state
@@ -133,7 +138,7 @@ class MirrorWriter:
         for path in self._stage.removed:
             self._index.forget(path)
         self._rebase(state)
-        return CommitResult(state.version, state.live_rows())
+        return self.result
 
     def upkeep(self) -> None:
         """Compact when due, then let the back end do its housekeeping; nothing may be staged."""

@@ -78,6 +78,10 @@ class TableWriter(Protocol):
         """The newest commit's checkpoint."""
 
     @property
+    def result(self) -> CommitResult:
+        """Version and live rows of the newest commit."""
+
+    @property
     def location(self) -> str:
         """Where the table lies, for people."""
 
