@@ -18,6 +18,24 @@ class WaitingFetches:
         """Whether the broker is stopping, so that nothing waits any more."""
         return self._closed
 
+    def watch(self, logs: Iterable[PartitionLog]) -> asyncio.Event:
+        """An event that is set whenever one of `logs` moves, from this call on until `unwatch`.
+
+        To miss nothing, call it in the same step as the read that found too little.
+        """
+        event = asyncio.Event()
+        for log in logs:
+            self._waiting.setdefault(log, set()).add(event)
+        return event
+
+    def unwatch(self, logs: Iterable[PartitionLog], event: asyncio.Event) -> None:
+        """End what `watch` began."""
+        for log in logs:
+            events = self._waiting.get(log, set())
+            events.discard(event)
+            if not events:
+                self._waiting.pop(log, None)
+
     def wake(self, log: PartitionLog) -> None:
         """The high watermark (and so perhaps the last stable offset) of `log` moved."""
         for event in self._waiting.get(log, ()):
@@ -29,21 +47,3 @@ class WaitingFetches:
         for events in self._waiting.values():
             for event in events:
                 event.set()
-
-    async def wait(self, logs: Iterable[PartitionLog], event: asyncio.Event, timeout_s: float) -> bool:
-        """Wait until one of `logs` moved; False when the time was over first."""
-        watched = list(logs)
-        for log in watched:
-            self._waiting.setdefault(log, set()).add(event)
-        try:
-            async with asyncio.timeout(timeout_s):
-                await event.wait()
-        except TimeoutError:
-            return False
-        finally:
-            for log in watched:
-                events = self._waiting[log]
-                events.discard(event)
-                if not events:
-                    del self._waiting[log]
-        return True

@@ -23,6 +23,7 @@ from tailrace.broker.protocol.messages import (
 _FIRST_VERSION_WITH_IDS = 13
 _READ_COMMITTED = 1
 _SESSION_FINAL_OR_NONE = (0, -1)
+_REREAD_PAUSE_S = 0.005  # a fetch for many bytes reads again from the start: not at every small append
 
 
 @dataclass(slots=True)
@@ -33,7 +34,6 @@ class _Result:
     size: int
     urgent: bool  # an error, or a partition that diverged: answer now
     logs: list[PartitionLog]
-    bytes_seen: int  # of the watched logs, to see how much came since
 
 
 def fetch(context: RequestContext, request: FetchRequest) -> object:
@@ -48,7 +48,8 @@ def fetch(context: RequestContext, request: FetchRequest) -> object:
     result = _read(context, request)
     if _enough(context, request, result) or request.max_wait_ms <= 0:
         return result.response
-    return _wait(context, request, result)
+    moved = context.broker.waiting_fetches.watch(result.logs)
+    return _wait(context, request, result.logs, moved)
 
 
 def _enough(context: RequestContext, request: FetchRequest, result: _Result) -> bool:
@@ -60,22 +61,30 @@ def _enough(context: RequestContext, request: FetchRequest, result: _Result) -> 
     )
 
 
-async def _wait(context: RequestContext, request: FetchRequest, result: _Result) -> FetchResponse:
+async def _wait(
+    context: RequestContext, request: FetchRequest, logs: list[PartitionLog], moved: asyncio.Event
+) -> FetchResponse:
+    waiting = context.broker.waiting_fetches
     deadline = time.monotonic() + request.max_wait_ms / 1000
-    while (left_s := deadline - time.monotonic()) > 0:
-        if not await context.broker.waiting_fetches.wait(result.logs, asyncio.Event(), left_s):
-            break
-        arrived = sum(log.size for log in result.logs) - result.bytes_seen
-        if result.size + arrived < request.min_bytes and not context.broker.waiting_fetches.closed:
-            continue
-        result = _read(context, request)
-        if _enough(context, request, result):
-            return result.response
+    try:
+        while (left_s := deadline - time.monotonic()) > 0:
+            try:
+                async with asyncio.timeout(left_s):
+                    await moved.wait()
+            except TimeoutError:
+                break
+            moved.clear()
+            result = _read(context, request)
+            if _enough(context, request, result):
+                return result.response
+            await asyncio.sleep(_REREAD_PAUSE_S)
+    finally:
+        waiting.unwatch(logs, moved)
     return _read(context, request).response
 
 
 def _read(context: RequestContext, request: FetchRequest) -> _Result:
-    result = _Result(FetchResponse(), 0, False, [], 0)
+    result = _Result(FetchResponse(), 0, False, [])
     left = min(request.max_bytes, context.broker.config.fetch_max_bytes)
     for topic in request.topics:
         name = _topic_name(context, topic)
@@ -120,7 +129,6 @@ def _read_partition(
                 wanted.partition, stale, -1, current_leader=leader, aborted_transactions=[], records=b""
             )
         result.logs.append(log)
-        result.bytes_seen += log.size
         committed_only = request.isolation_level == _READ_COMMITTED
         stable = log.last_stable_offset
         upper = stable if committed_only else log.high_watermark
