@@ -12,9 +12,9 @@ from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from confluent_kafka.serialization import MessageField, SerializationContext
+from tests.fixtures.registry import Stack
 
 from tailrace.registry.client import RegistryClient, RegistryRefusedError
-from tests.fixtures.registry import Stack
 
 USER = json.dumps({"type": "record", "name": "user", "fields": [{"name": "id", "type": "long"}]})
 NAMED = json.dumps(
@@ -43,7 +43,7 @@ def confluent(stack: Stack) -> Iterator[SchemaRegistryClient]:
 
 
 def call(stack: Stack, verb: str, path: str, body: Any = None) -> tuple[int, Any]:
-    request = urllib.request.Request(  # noqa: S310 - loopback
+    request = urllib.request.Request(
         stack.registry_url + path,
         method=verb,
         data=None if body is None else json.dumps(body).encode(),

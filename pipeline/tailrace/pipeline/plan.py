@@ -197,4 +197,5 @@ class Plan:
 
 def make_plan(loaded: LoadedSpec) -> Plan:
     """Resolve a checked spec."""
-    return Plan(loaded.file, loaded.spec, {table: raw_topic(loaded.spec, table) for table in loaded.tables})
+    topics = {table: raw_topic(loaded.spec, table) for table in loaded.tables}
+    return Plan(loaded.file, loaded.spec, topics, loaded.sql_lines)

@@ -88,7 +88,7 @@ def run(config: SinkPartConfig, stop: threading.Event) -> None:
     """
     status = StatusFile(config.data_dir, f"sink.{config.sink}")
     status.write("starting")
-    sink = _make_sink(config)
+    sink = make_sink(config)
     client = Client(config.bootstrap, client_id=f"tailrace-sink-{config.sink}")
     threading.Thread(target=_interrupt, args=(stop, client), daemon=True).start()
     try:
@@ -108,7 +108,8 @@ def _interrupt(stop: threading.Event, client: Client) -> None:
     client.interrupt()
 
 
-def _make_sink(config: SinkPartConfig) -> Sink:
+def make_sink(config: SinkPartConfig) -> Sink:
+    """The plugin of a sink with its options; opens nothing.  ConfigError for options that it refuses."""
     plugin = load_sink_type(config.type)
     try:
         options = plugin.Config(**config.options)

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
+import pyarrow as pa
 from pydantic import BaseModel
 
 from tailrace.changes import ChangeBatch, Lsn, TableSchema, Truncate
@@ -68,6 +69,15 @@ class CommitResult:
 
     version: int
     rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class TableReading:
+    """One version of a table: its checkpoint and all its rows."""
+
+    version: int
+    checkpoint: Checkpoint
+    rows: pa.Table
 
 
 class TableWriter(Protocol):
@@ -122,6 +132,12 @@ class Sink(Protocol):
         ConfigError when the target cannot be kept: no key in mirror mode, a type that the format lacks,
         a folder that cannot be written, a table that exists and is not this owner's.
         """
+
+    def table_checkpoint(self, name: str) -> Checkpoint | None:
+        """How far a table is, for somebody who only looks; None when there is no table.  Takes nothing over."""
+
+    def read_table(self, name: str) -> TableReading | None:
+        """One version of a table as the format's own library reads it, for verification; None when there is none."""
 
     def close(self) -> None:
         """Let go of everything."""

@@ -23,7 +23,9 @@ def table(rows: int = 50) -> pa.Table:
             "amount": pa.array([decimal.Decimal(i) / 100 for i in range(rows)], pa.decimal128(12, 2)),
             "note": pa.array([None if i % 5 == 0 else f"note,\n{i}" for i in range(rows)]),
             "at": pa.array([datetime.datetime(2026, 1, 1, tzinfo=UTC)] * rows, pa.timestamp("us", "UTC")),
-            "tags": pa.array([None if i % 4 == 0 else [f"{i}", None] for i in range(rows)], pa.list_(pa.string())),
+            "tags": pa.array(
+                [None if i % 4 == 0 else [f"{i}", None] for i in range(rows)], pa.list_(pa.string())
+            ),
             "ratio": pa.array([float("nan") if i % 7 == 0 else i / 3 for i in range(rows)]),
         }
     )
@@ -95,10 +97,26 @@ def test_a_replayed_change_log_is_the_newest_row_of_each_key() -> None:
             "_op": ["c", "c", "u", "c", "d"],
             "_lsn": [1, 1, 2, 2, 3],
             "_seq": [0, 1, 0, 1, 0],
+            "_unchanged": pa.array([None] * 5, pa.list_(pa.string())),
         }
     )
     rows = replayed(log, ("id",)).sort_by("id").to_pylist()
     assert rows == [{"id": 1, "v": "c"}, {"id": 3, "v": "d"}]
+
+
+def test_a_replayed_change_log_keeps_unchanged_cells_and_obeys_truncates() -> None:
+    log = pa.table(
+        {
+            "id": [9, None, 1, 1, 1],
+            "v": ["old", None, "a", None, None],
+            "n": [1, None, 2, 3, None],
+            "_op": ["c", "t", "c", "u", "u"],
+            "_lsn": [1, 2, 3, 4, 5],
+            "_seq": [0, 0, 0, 0, 0],
+            "_unchanged": pa.array([None, None, None, ["v"], ["v"]], pa.list_(pa.string())),
+        }
+    )
+    assert replayed(log, ("id",)).to_pylist() == [{"id": 1, "v": "a", "n": None}]
 
 
 @pytest.mark.parametrize("rows", [0, 1])

@@ -23,13 +23,18 @@ sinks:
 ENVIRONMENT = {"PG_DSN": "host=127.0.0.1 dbname=shop"}
 
 
-def problems(tmp_path: Path, text: str, environment: dict[str, str] | None = None) -> list[tuple[int, int, str, str]]:
+def problems(
+    tmp_path: Path, text: str, environment: dict[str, str] | None = None
+) -> list[tuple[int, int, str, str]]:
     file = tmp_path / "pipeline.yaml"
     file.write_text(text)
     with pytest.raises(SpecError) as refused:
         load_spec(file, ENVIRONMENT if environment is None else environment)
     assert refused.value.exit_code == 2
-    return [(item.line, item.column, item.code, f"{item.message} {item.fix}") for item in refused.value.diagnostics]
+    return [
+        (item.line, item.column, item.code, f"{item.message} {item.fix}")
+        for item in refused.value.diagnostics
+    ]
 
 
 def test_the_minimal_pipeline_is_accepted_and_needs_no_java(tmp_path: Path) -> None:
@@ -110,7 +115,9 @@ def test_a_value_cannot_change_the_document(tmp_path: Path) -> None:
         ("", (1, 1), "E101"),
     ],
 )
-def test_what_is_not_yaml_is_told_with_its_place(tmp_path: Path, text: str, place: tuple[int, int], code: str) -> None:
+def test_what_is_not_yaml_is_told_with_its_place(
+    tmp_path: Path, text: str, place: tuple[int, int], code: str
+) -> None:
     line, column, found, _ = problems(tmp_path, text)[0]
     assert (found, line) == (code, place[0])
     assert column >= 1

@@ -87,7 +87,7 @@ class Load(threading.Thread):
         self.error: BaseException | None = None
         self.elapsed_s = 0.0
         self._dsn, self._rows, self._customers = dsn, rows, customers
-        self._seconds, self._rate = seconds, rate
+        self.planned_s, self._rate = seconds, rate
         self._next_id = rows + 1
 
     @property
@@ -102,8 +102,8 @@ class Load(threading.Thread):
             with psycopg.connect(self._dsn) as connection:
                 column_added = False
                 step = 0
-                while (elapsed := time.monotonic() - started) < self._seconds:
-                    if not column_added and elapsed > self._seconds / 2:
+                while (elapsed := time.monotonic() - started) < self.planned_s:
+                    if not column_added and elapsed > self.planned_s / 2:
                         connection.execute("ALTER TABLE public.transactions ADD COLUMN channel text")
                         connection.commit()
                         column_added = True

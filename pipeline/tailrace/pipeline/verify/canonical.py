@@ -94,7 +94,11 @@ def _from_text(column: pa.ChunkedArray, kind: Any) -> pa.ChunkedArray:
     if pa.types.is_boolean(kind):
         return pc.equal(column, "1")
     if pa.types.is_date32(kind) or pa.types.is_float32(kind):
-        return column.cast(pa.int32()).combine_chunks().view(kind)
+        return _viewed(column.cast(pa.int32()), kind)
     if pa.types.is_timestamp(kind) or pa.types.is_time64(kind) or pa.types.is_float64(kind):
-        return column.cast(pa.int64()).combine_chunks().view(kind)
+        return _viewed(column.cast(pa.int64()), kind)
     return column.cast(kind)
+
+
+def _viewed(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    return pa.chunked_array([chunk.view(kind) for chunk in column.chunks], kind)

@@ -40,7 +40,7 @@ def recompute(transform: TransformSpec, inputs: Mapping[str, pa.Table], base_dir
 def _register(database: duckdb.DuckDBPyConnection, name: str, udf: UdfSpec, base_dir: Path) -> None:
     function = _load(udf, base_dir)
     hints = get_type_hints(function)
-    parameters = []
+    parameters: list[Any] = []
     for parameter in inspect.signature(function).parameters:
         known = _SQL_TYPES.get(_bare(hints.get(parameter)))
         if known is None:
@@ -50,7 +50,7 @@ def _register(database: duckdb.DuckDBPyConnection, name: str, udf: UdfSpec, base
             )
         parameters.append(known)
     database.create_function(
-        name, function, parameters, udf.returns, null_handling="special", exception_handling="default"
+        name, function, parameters, udf.returns, null_handling=duckdb.func.FunctionNullHandling.SPECIAL
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tailrace.changes import Lsn, TableId, TailraceError, format_lsn
 from tailrace.connectors.plugins import load_source
@@ -24,7 +25,6 @@ from tailrace.pipeline.verify.compare import compare
 from tailrace.pipeline.verify.recompute import NotRecomputable, recompute
 from tailrace.pipeline.verify.replay import replayed
 from tailrace.pipeline.verify.report import Report, TableVerdict
-from tailrace.sinks.plugins import load_sink_type
 from tailrace.sinks.service import SinkInput, SinkPartConfig, make_sink
 from tailrace.sinks.sink import Sink, TableReading
 
@@ -62,9 +62,9 @@ class Verifier:
     def run(self) -> Report:
         """Verify table after table; each gets rounds of its own."""
         verdicts = []
-        for name, spec in self._plan.spec.sinks.items():
+        for name in self._plan.spec.sinks:
             config = self._plan.sink_config(name, self._data_dir, self._endpoints)
-            sink = make_sink(load_sink_type(spec.type), config)
+            sink = make_sink(config)
             try:
                 for item in config.inputs:
                     verdict = TableVerdict(
@@ -97,6 +97,7 @@ class Verifier:
                 changed_keys(
                     self._endpoints,
                     item.topic,
+                    item.table,
                     key,
                     after=fence.position,
                     through=reading.checkpoint.lsn,
@@ -184,7 +185,7 @@ def _doubled_changes(rows: pa.Table, key: tuple[str, ...]) -> set[tuple[str, ...
     """Keys with a change that stands in the log twice: (lsn, seq, op) names a change."""
     marks = rows.select([*key, "_lsn", "_seq", "_op"])
     counts = marks.group_by(marks.column_names).aggregate([([], "count_all")])
-    doubled = counts.filter(pa.compute.greater(counts.column("count_all"), 1)).select(list(key))
+    doubled = counts.filter(pc.greater(counts.column("count_all"), pa.scalar(1))).select(list(key))
     return {tuple(row.values()) for row in as_text(doubled).to_pylist()}
 
 

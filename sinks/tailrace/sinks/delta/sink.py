@@ -2,14 +2,20 @@
 
 from typing import Any, ClassVar
 
+import deltalake
+import pyarrow as pa
 from pydantic import BaseModel
 
 from tailrace.sinks.append import AppendWriter
+from tailrace.sinks.checkpoint import Checkpoint, from_transactions
+from tailrace.sinks.delta.arrow_types import arrow_schema
 from tailrace.sinks.delta.config import DeltaConfig
-from tailrace.sinks.delta.store import open_store
+from tailrace.sinks.delta.log import read_log
+from tailrace.sinks.delta.store import TableStore, open_store
 from tailrace.sinks.delta.table import DeltaTable
+from tailrace.sinks.evolve import conform
 from tailrace.sinks.mirror import MirrorWriter
-from tailrace.sinks.sink import SinkPlace, TableWriter, Target
+from tailrace.sinks.sink import SinkPlace, TableReading, TableWriter, Target
 
 
 class DeltaSink:
@@ -23,12 +29,30 @@ class DeltaSink:
 
     def open_table(self, target: Target) -> TableWriter:
         """Open the table in its folder; see `Sink.open_table`."""
-        url = self._config.table_path(target.name)
-        store = open_store(url, self._config.storage_options, self._place.base_dir)
-        backend = DeltaTable(store, self._place.owner, self._config)
+        backend = DeltaTable(self._store(target.name), self._place.owner, self._config)
         if target.mode == "append":
             return AppendWriter(backend, target)
         return MirrorWriter(backend, target, self._place)
 
+    def table_checkpoint(self, name: str) -> Checkpoint | None:
+        """The checkpoint in the table's newest version."""
+        log = read_log(self._store(name))
+        return None if log is None else from_transactions(self._place.owner, log.transactions)
+
+    def read_table(self, name: str) -> TableReading | None:
+        """The newest version, read by deltalake."""
+        store = self._store(name)
+        log = read_log(store)
+        if log is None:
+            return None
+        table = deltalake.DeltaTable(store.url, version=log.version, storage_options=store.options or None)
+        rows = pa.table(deltalake.QueryBuilder().register("t", table).execute("SELECT * FROM t"))
+        schema = arrow_schema(log.metadata["schemaString"])
+        checkpoint = from_transactions(self._place.owner, log.transactions)
+        return TableReading(log.version, checkpoint, conform(rows, schema))
+
     def close(self) -> None:
         """Nothing is held open."""
+
+    def _store(self, name: str) -> TableStore:
+        return open_store(self._config.table_path(name), self._config.storage_options, self._place.base_dir)

@@ -12,10 +12,10 @@ FILE_IO = "tailrace.sinks.iceberg.file_io.DurableFileIO"
 _LOCK_WAIT_S = 30
 
 
-def open_catalog(config: IcebergConfig) -> Catalog:
-    """The catalog of a sink; ConfigError when it cannot be opened."""
+def open_catalog(config: IcebergConfig, base_dir: Path) -> Catalog:
+    """The catalog of a sink, a relative warehouse in `base_dir`; ConfigError when it cannot be opened."""
     properties = {"py-io-impl": FILE_IO, **config.catalog}
-    folder = local_folder(config.warehouse)
+    folder = local_folder(config.warehouse, base_dir)
     properties.setdefault("warehouse", folder.as_uri() if folder else config.warehouse)
     if "type" not in properties and "uri" not in properties:
         if folder is None:
@@ -40,9 +40,9 @@ def open_catalog(config: IcebergConfig) -> Catalog:
         ) from error
 
 
-def local_folder(warehouse: str) -> Path | None:
+def local_folder(warehouse: str, base_dir: Path) -> Path | None:
     """The folder of a local warehouse, None for an object store."""
     parts = urlsplit(warehouse)
     if parts.scheme not in ("", "file"):
         return None
-    return Path(parts.path if parts.scheme else warehouse).expanduser().absolute()
+    return (base_dir / Path(parts.path if parts.scheme else warehouse).expanduser()).absolute()

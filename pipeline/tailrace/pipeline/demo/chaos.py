@@ -1,0 +1,59 @@
+"""SIGKILLs while the load runs: the source, the broker, Flink and a sink, once each."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psutil
+
+from tailrace.pipeline.plan import TRANSFORM
+from tailrace.pipeline.status import read_all
+
+_RECOVERY_S = 90.0
+
+
+class Chaos(threading.Thread):
+    """Kills one part after another, evenly over `seconds`; `survived` counts those that run again."""
+
+    def __init__(
+        self, data_dir: Path, parts: Sequence[str], seconds: float, talk: Callable[[str], None]
+    ) -> None:
+        super().__init__(name="chaos", daemon=True)
+        self.survived = 0
+        self.killed: dict[str, int] = {}
+        self._data_dir, self._parts, self._talk = data_dir, parts, talk
+        self._pause_s = seconds / (len(parts) + 1)
+
+    def run(self) -> None:
+        """Kill on schedule."""
+        for part in self._parts:
+            time.sleep(self._pause_s)
+            pid = int(read_all(self._data_dir)[part]["pid"])
+            for victim in self._victims(part, pid):
+                os.kill(victim, signal.SIGKILL)
+            self.killed[part] = pid
+            self._talk(f"killed {part} (SIGKILL)")
+
+    def wait_for_recovery(self) -> None:
+        """Wait until every killed part works again, and count those that do."""
+        deadline = time.monotonic() + _RECOVERY_S
+        waiting = dict(self.killed)
+        while waiting and time.monotonic() < deadline:
+            found = read_all(self._data_dir)
+            for part, pid in list(waiting.items()):
+                status = found.get(part, {})
+                again = part == TRANSFORM or status.get("pid") != pid
+                if again and status.get("state") in ("running", "caught_up"):
+                    del waiting[part]
+                    self.survived += 1
+            time.sleep(0.2)
+
+    @staticmethod
+    def _victims(part: str, pid: int) -> list[int]:
+        """Flink is what the transform part started; any other part is one process."""
+        if part == TRANSFORM:
+            return [child.pid for child in psutil.Process(pid).children(recursive=True)] or [pid]
+        return [pid]

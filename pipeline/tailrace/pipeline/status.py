@@ -1,0 +1,163 @@
+"""What a run is doing: parts, positions, and the lag of every table in rows, bytes and seconds."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tailrace.changes.status import read_status
+from tailrace.pipeline.plan import BROKER, SOURCE, TRANSFORM, Plan
+
+_STALE_S = 5.0
+
+
+def read_all(data_dir: Path) -> dict[str, dict[str, Any]]:
+    """Status documents of all parts; the broker keeps its own beside its log."""
+    return {**read_status(data_dir / BROKER), **read_status(data_dir)}
+
+
+def gather(plan: Plan, data_dir: Path) -> dict[str, Any]:
+    """The state of a run as plain data; `running` says whether every part is alive and works."""
+    documents = read_all(data_dir)
+    parts = [_part(name, documents.get(name)) for name in plan.parts()]
+    source = documents.get(SOURCE, {})
+    tables = [
+        _table(part, name, table, source)
+        for part, document in documents.items()
+        if part.startswith("sink.")
+        for name, table in document.get("tables", {}).items()
+    ]
+    return {
+        "pipeline": plan.name,
+        "data_dir": str(data_dir),
+        "running": all(part["alive"] and part["state"] not in ("failed", "stopped") for part in parts),
+        "parts": parts,
+        "source": {
+            "position": source.get("position"),
+            "received": source.get("received"),
+            "confirmed": source.get("confirmed"),
+            "tables": source.get("tables", {}),
+        },
+        "tables": tables,
+    }
+
+
+def _part(name: str, document: dict[str, Any] | None) -> dict[str, Any]:
+    if document is None:
+        return {"part": name, "state": "not started", "alive": False, "pid": None}
+    pid = int(document["pid"])
+    return {
+        "part": name,
+        "state": document["state"],
+        "alive": _is_alive(pid),
+        "pid": pid,
+        "cpu_seconds": document["cpu_seconds"],
+        "max_rss_bytes": document["max_rss_bytes"],
+        "age_s": round(time.time() - document["updated_at"], 1),
+        "error": document.get("error"),
+    }
+
+
+def _table(part: str, name: str, table: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
+    """`lag_bytes` is WAL between the table and what the source has received; None behind a transform."""
+    received = source.get("received_lsn") or 0
+    behind_rows = int(table["lag_rows"])
+    newest_ms = table.get("newest_ms")
+    behind = behind_rows > 0 or table["state"] != "caught_up"
+    return {
+        "sink": part.removeprefix("sink."),
+        "table": name,
+        "location": table["location"],
+        "state": table["state"],
+        "rows": table["rows"],
+        "changes": table["changes"],
+        "lag_rows": behind_rows,
+        "lag_bytes": max(0, received - table["lsn"]) if table["lsn"] else None,
+        "lag_seconds": round(time.time() - newest_ms / 1000, 1) if behind and newest_ms else 0.0,
+        "freshness_p50_ms": table["freshness_p50_ms"],
+        "freshness_p99_ms": table["freshness_p99_ms"],
+    }
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def render(found: dict[str, Any]) -> None:
+    """Print the state for people."""
+    console = Console()
+    parts = Table("part", "state", "pid", "CPU s", "memory MiB", title=f"pipeline {found['pipeline']}")
+    for part in found["parts"]:
+        state = part["state"] if part["alive"] or part["pid"] is None else f"{part['state']} (dead)"
+        memory = f"{part['max_rss_bytes'] / 2**20:.0f}" if part["pid"] else "-"
+        parts.add_row(
+            part["part"], state, str(part["pid"] or "-"), f"{part.get('cpu_seconds', 0):.1f}", memory
+        )
+    console.print(parts)
+    tables = Table(
+        "sink", "table", "state", "rows", "lag rows", "lag bytes", "lag s", "fresh p50 ms", "p99 ms"
+    )
+    for row in found["tables"]:
+        columns = ("sink", "table", "state", "rows", "lag_rows", "lag_bytes", "lag_seconds")
+        cells = [*(row[name] for name in columns), row["freshness_p50_ms"], row["freshness_p99_ms"]]
+        tables.add_row(*("-" if cell is None else str(cell) for cell in cells))
+    console.print(tables)
+    for part in found["parts"]:
+        if part.get("error"):
+            console.print(f"{part['part']}: {part['error']}", style="red", highlight=False)
+
+
+class CaughtUp:
+    """True once every table holds what the source held when this was first asked."""
+
+    def __init__(self, plan: Plan, data_dir: Path) -> None:
+        self._plan, self._data_dir = plan, data_dir
+        self._target: int | None = None
+        self._transform_seen: int | None = None
+
+    def __call__(self) -> bool:
+        documents = read_all(self._data_dir)
+        source = documents.get(SOURCE, {})
+        if self._target is None:
+            if source.get("state") not in ("running", "caught_up") or not source.get("server_lsn"):
+                return False
+            self._target = int(source["server_lsn"])
+        if (source.get("position_lsn") or 0) < self._target:
+            return False
+        return self._transform_done(documents) and self._sinks_done(documents)
+
+    def _transform_done(self, documents: dict[str, dict[str, Any]]) -> bool:
+        """Two checkpoints that began after the source was done: what was read is written and committed."""
+        if TRANSFORM not in self._plan.parts():
+            return True
+        checkpoint = documents.get(TRANSFORM, {}).get("checkpoint_id")
+        if checkpoint is None or documents[TRANSFORM].get("lag_rows"):
+            self._transform_seen = None
+            return False
+        if self._transform_seen is None:
+            self._transform_seen = int(checkpoint)
+        return int(checkpoint) >= self._transform_seen + 2
+
+    def _sinks_done(self, documents: dict[str, dict[str, Any]]) -> bool:
+        assert self._target is not None
+        for part in self._plan.parts():
+            if not part.startswith("sink."):
+                continue
+            document = documents.get(part, {})
+            tables = document.get("tables", {})
+            if not tables or time.time() - document["updated_at"] > _STALE_S:
+                return False
+            if any(table["lsn"] and table["lsn"] < self._target for table in tables.values()):
+                return False
+            if document["state"] != "caught_up":
+                return False
+        return True
