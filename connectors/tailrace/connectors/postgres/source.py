@@ -107,6 +107,7 @@ class PostgresSource:
                     yield from self._rows_of(connection, plans, slot, timestamp)
             if self._closing.is_set():
                 return
+            crash_point("source.after_copy_before_commit")
             yield note.done(slot.consistent_point).to_note()
             yield ChangeSet((), slot.consistent_point, timestamp)
 

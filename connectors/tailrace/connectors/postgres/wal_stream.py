@@ -43,6 +43,7 @@ _ROOM_BYTES = 64 << 10
 _TICK_S = 0.2
 _GATHER_S = 0.003
 _PLENTY_BYTES = 256 << 10
+_ASK_AFTER_S = 1.0  # an idle server names its WAL end only when asked
 _LONGEST_STATUS_INTERVAL_S = 10.0
 _SHORTEST_SILENCE_S = 5.0
 _POSTGRES_EPOCH_S = 946_684_800
@@ -174,7 +175,7 @@ class WalStream:
             elif now - heard_at > self._silence_s:
                 raise SourceUnavailable(f"Postgres has said nothing for {now - heard_at:.0f} s")
             reply = bool(count) and self._arrived(count)
-            quiet = not asked and now - heard_at > self._interval_s
+            quiet = not asked and now - heard_at > min(_ASK_AFTER_S, self._interval_s)
             moved = self._confirmed != self._reported and now - status_at > _TICK_S
             if reply or quiet or moved or now - status_at > self._interval_s:
                 self._send_status(answer_wanted=quiet)

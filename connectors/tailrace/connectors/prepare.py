@@ -1,0 +1,91 @@
+"""From change sets to record batches: the work that needs no broker, so that it runs beside the sending."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tailrace.broker.client import TopicPartition
+from tailrace.changes import OP_READ, ChangeBatch, ChangeSet, Lsn, TableId, Truncate
+from tailrace.connectors.source import Note
+from tailrace.registry.envelope import ChangeEncoder, SchemaStore
+
+
+@dataclass(frozen=True, slots=True)
+class LogNames:
+    """Where a pipeline's source publishes."""
+
+    pipeline: str
+    topics: Mapping[TableId, str]
+    control_topic: str
+    partitions: int
+    retention_ms: int
+
+    @property
+    def transactional_id(self) -> str:
+        """One per pipeline in the world: a newer instance fences the older."""
+        return f"tailrace-source-{self.pipeline}"
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedBatch:
+    """One record batch of a raw topic, complete but for what the producer fills in."""
+
+    place: TopicPartition
+    data: bytearray
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedSet:
+    """A ChangeSet as record batches, its barriers at their places between them."""
+
+    steps: tuple[EncodedBatch | Truncate, ...]
+    notes: tuple[Note, ...]
+    position: Lsn | None
+    timestamp: int
+    changes: Mapping[TableId, int]
+    """Changes per table, without the rows of the initial snapshot."""
+    size: int
+    """Bytes of all record batches."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing but a position."""
+        return not self.steps and not self.notes
+
+
+class ChangePreparer:
+    """Turns change sets into record batches.  One thread at a time.
+
+    Registers a table's schema when it is first seen and when it changes; TailraceError when the registry
+    refuses it.
+    """
+
+    def __init__(
+        self, schemas: SchemaStore, topics: Mapping[TableId, str], partitions: Mapping[str, int]
+    ) -> None:
+        self._topics = topics
+        self._partitions = partitions
+        self._encoders = {topic: ChangeEncoder(schemas, topic) for topic in topics.values()}
+
+    def prepare(self, changes: ChangeSet, notes: Sequence[Note] = ()) -> PreparedSet:
+        """Encode a set; `notes` become durable with it."""
+        steps: list[EncodedBatch | Truncate] = []
+        counts: dict[TableId, int] = defaultdict(int)
+        for change in changes.changes:
+            if isinstance(change, Truncate):
+                steps.append(change)
+            else:
+                counts[change.table.id] += int(np.count_nonzero(change.op != OP_READ))
+                steps += self._encode(change)
+        size = sum(len(step.data) for step in steps if isinstance(step, EncodedBatch))
+        return PreparedSet(tuple(steps), tuple(notes), changes.position, changes.timestamp, counts, size)
+
+    def _encode(self, batch: ChangeBatch) -> Iterator[EncodedBatch]:
+        topic = self._topics[batch.table.id]
+        encoded = self._encoders[topic].encode(batch, self._partitions[topic])
+        for partition, batches in encoded.items():
+            for data, records in batches:
+                yield EncodedBatch(TopicPartition(topic, partition), data, records)
