@@ -59,7 +59,9 @@ def from_avro(schema: str, topic: str) -> tuple[Column, ...]:
     """The columns of a record schema; ConfigError for what Flink cannot hold."""
     document = json.loads(schema)
     if not isinstance(document, dict) or document.get("type") != "record":
-        raise ConfigError(f"the schema of topic {topic} is not an Avro record", fix="a transform reads records only")
+        raise ConfigError(
+            f"the schema of topic {topic} is not an Avro record", fix="a transform reads records only"
+        )
     names: dict[str, Any] = {}
     columns = []
     for field in document["fields"]:
@@ -74,7 +76,9 @@ def _unwrapped(kind: Any, where: str) -> tuple[bool, Any]:
         return kind == "null", kind
     others = [branch for branch in kind if branch != "null"]
     if len(others) != 1:
-        raise ConfigError(f"{where} is a union of {len(others)} types", fix="leave the column out of the topic")
+        raise ConfigError(
+            f"{where} is a union of {len(others)} types", fix="leave the column out of the topic"
+        )
     return len(others) < len(kind), others[0]
 
 
@@ -149,7 +153,9 @@ def to_avro(columns: tuple[Column, ...], record: str, namespace: str) -> str:
 
 def record_name(topic: str) -> tuple[str, str]:
     """(name, namespace) of the Avro record of a topic: `enriched.orders` is orders in tailrace.enriched."""
-    parts = [re.sub(r"^(?=\d)", "_", re.sub(r"\W", "_", part, flags=re.ASCII)) for part in topic.split(".") if part]
+    parts = [
+        re.sub(r"^(?=\d)", "_", re.sub(r"\W", "_", part, flags=re.ASCII)) for part in topic.split(".") if part
+    ]
     return parts[-1], ".".join(["tailrace", *parts[:-1]])
 
 

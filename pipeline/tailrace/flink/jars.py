@@ -97,7 +97,7 @@ def _format_jar(environment: FlinkEnvironment, java_home: Path, connector: Path)
         classes = Path(folder) / "classes"
         classes.mkdir()
         libraries = [*(environment.flink_home / "lib").glob("*.jar"), connector]
-        command = [
+        command: list[str | Path] = [
             environment.python,
             "-P",
             COMPILER,
