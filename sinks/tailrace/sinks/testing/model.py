@@ -7,7 +7,7 @@ partitions, unchanged TOAST cells, key changes, a key that comes back, columns a
 import random
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -224,3 +224,32 @@ class ModelSource:
 def _all_nullable(table: TableSchema) -> pa.Schema:
     """A delete carries its key only, whatever the columns allow."""
     return pa.schema([f if f.name in table.key else f.with_nullable(True) for f in table.arrow])
+
+
+def plain_batch(table: TableSchema, rows: pa.RecordBatch) -> ChangeBatch:
+    """Rows as inserts of one transaction."""
+    n = rows.num_rows
+    return ChangeBatch(
+        table=table,
+        rows=rows,
+        op=np.full(n, OP_CREATE, np.uint8),
+        lsn=np.full(n, 1, np.int64),
+        seq=np.arange(n, dtype=np.int64),
+        xid=np.full(n, 1, np.int64),
+        timestamp=np.full(n, 1_700_000_000_000_000, np.int64),
+        unchanged=np.full(n, -1, np.int16),
+    )
+
+
+def with_unchanged(batch: ChangeBatch, names: tuple[str, ...]) -> ChangeBatch:
+    """The same changes, but saying that they left these columns as they were."""
+    columns = [
+        pa.nulls(len(batch), column.type) if name in names else column
+        for name, column in zip(batch.rows.schema.names, batch.rows.columns, strict=True)
+    ]
+    return replace(
+        batch,
+        rows=pa.RecordBatch.from_arrays(columns, schema=batch.rows.schema),
+        unchanged=np.zeros(len(batch), np.int16),
+        unchanged_sets=(names,),
+    )
