@@ -140,9 +140,9 @@ def _read_strings(node: Node, walk: Walk, present: _Bytes) -> pa.Array[Any]:
             fix="fetch fewer bytes at a time",
         )
     joined = np.empty(int(offsets[-1]), np.uint8)
-    has_wide = loops.join_strings(walk.data, frozen(starts), frozen(offsets), joined)
+    loops.join_strings(walk.data, frozen(starts), frozen(offsets), joined)
     array = _array(node, present, buffer_of(offsets.astype(np.int32)), buffer_of(joined))
-    if has_wide and node.arrow == pa.string():
+    if node.arrow == pa.string() and loops.has_wide(frozen(joined)):
         _check_utf8(node, array)
     return array
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tailrace.broker.records.columnar_varint import Int, get_varint
+from tailrace.broker.records.columnar_varint import Int, copy_bytes, get_varint
 from tailrace.changes.compiled import kernel
 
 _Bytes = npt.NDArray[np.uint8]
@@ -93,8 +93,7 @@ def read_fixed(walk: Walk, present: _Bytes, width: int, values: _Bytes) -> int:
         if present[row]:
             if width > walk.ends[row] - at:
                 return row
-            for i in range(width):
-                values[row * width + i] = walk.data[at + i]
+            copy_bytes(values, row * width, walk.data, at, width)
             walk.cursors[row] = at + width
         else:
             for i in range(width):
@@ -135,17 +134,19 @@ def read_strings(walk: Walk, present: _Bytes, starts: _Longs, offsets: _Longs) -
 
 
 @kernel
-def join_strings(data: _Bytes, starts: _Longs, offsets: _Longs, out: _Bytes) -> int:
-    """Copy the strings together; 1 when a byte is not ASCII."""
-    seen = np.uint8(0)
+def join_strings(data: _Bytes, starts: _Longs, offsets: _Longs, out: _Bytes) -> None:
+    """Copy the strings together."""
     for row in range(starts.size):
-        start = starts[row]
-        to = offsets[row]
-        for i in range(offsets[row + 1] - to):
-            byte = data[start + i]
-            out[to + i] = byte
-            seen |= byte
-    return 1 if seen > 127 else 0
+        copy_bytes(out, offsets[row], data, starts[row], offsets[row + 1] - offsets[row])
+
+
+@kernel
+def has_wide(data: _Bytes) -> bool:
+    """Whether a byte is not ASCII."""
+    seen = np.uint8(0)
+    for i in range(np.uint64(data.size)):
+        seen |= data[i]
+    return bool(seen > 127)
 
 
 @kernel

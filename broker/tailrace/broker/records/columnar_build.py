@@ -73,14 +73,14 @@ def build_batch(
     chosen = frozen(chosen)
     lengths = _lengths(keys, values, headers, timestamps_ms)
     contents = _contents(keys, values, headers)
-    starts, sizes = _measure(chosen, lengths, limit - HEADER_BYTES)
+    bodies, starts, sizes = _measure(chosen, lengths, limit - HEADER_BYTES)
     bounds = [*starts.tolist(), len(chosen)]
     batches = []
     for first, last, size in zip(bounds, bounds[1:], sizes.tolist(), strict=False):
         members = chosen[first:last]
         batch = bytearray(HEADER_BYTES + size)
         times = timestamps_ms[members]
-        _write(members, lengths, contents, np.frombuffer(batch, np.uint8))
+        _write(members, bodies[first:last], lengths, contents, np.frombuffer(batch, np.uint8))
         _write_header(batch, last - first, int(times[0]), int(times.max()))
         batches.append((batch, last - first))
     return batches
@@ -107,15 +107,12 @@ class _Lengths(NamedTuple):
 
 
 class _Contents(NamedTuple):
-    """The bytes and numbers of the records."""
+    """The bytes of the records."""
 
     key_data: npt.NDArray[np.uint8]
     value_data: npt.NDArray[np.uint8]
-    op: npt.NDArray[np.uint8]
-    lsn: npt.NDArray[np.int64]
-    seq: npt.NDArray[np.int64]
-    xid: npt.NDArray[np.int64]
-    ts: npt.NDArray[np.int64]
+    fixed: npt.NDArray[np.uint8]
+    """The headers that every record has, one after the other: n times the size of the template."""
     set_data: npt.NDArray[np.uint8]
     prior_data: npt.NDArray[np.uint8]
 
@@ -146,19 +143,20 @@ def _contents(keys: BytesColumn | None, values: BytesColumn, headers: HeaderColu
     key_data, value_data = frozen((keys or _NO_STRINGS).data), frozen(values.data)
     none = frozen(_NO_BYTES)
     if headers is None:
-        number = frozen(_NO_NUMBERS)
-        return _Contents(key_data, value_data, none, number, number, number, number, none, none)
-    return _Contents(
-        key_data,
-        value_data,
-        frozen(headers.op),
-        frozen(headers.lsn),
-        frozen(headers.seq),
-        frozen(headers.xid),
-        frozen(headers.ts),
-        frozen(np.frombuffer(b"".join(headers.unchanged_sets), np.uint8)),
-        none if headers.prior is None else frozen(headers.prior.data),
-    )
+        return _Contents(key_data, value_data, none, none, none)
+    sets = frozen(np.frombuffer(b"".join(headers.unchanged_sets), np.uint8))
+    prior = none if headers.prior is None else frozen(headers.prior.data)
+    return _Contents(key_data, value_data, frozen(_fixed_headers(headers)), sets, prior)
+
+
+def _fixed_headers(headers: HeaderColumns) -> npt.NDArray[np.uint8]:
+    fixed = np.empty((len(headers.op), len(_TEMPLATE)), np.uint8)
+    fixed[:] = _TEMPLATE
+    fixed[:, _OP_AT] = headers.op
+    for at, numbers in ((_LSN_AT, headers.lsn), (_SEQ_AT, headers.seq), (_TS_AT, headers.ts)):
+        fixed[:, at : at + 8] = numbers.astype(">i8").view(np.uint8).reshape(-1, 8)
+    fixed[:, _XID_AT : _XID_AT + 4] = headers.xid.astype(">u4").view(np.uint8).reshape(-1, 4)
+    return fixed.reshape(-1)
 
 
 @kernel
@@ -194,8 +192,12 @@ def _body_size(row: Int, offset_delta: Int, time_delta: Int, of: _Lengths) -> In
 @kernel
 def _measure(
     rows: npt.NDArray[np.int64], of: _Lengths, limit: Int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Cut the rows into batches of at most `limit` bytes of records: first row and bytes of each."""
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Cut the rows into batches of at most `limit` bytes of records.
+
+    Bytes of each record without its leading length; first row of each batch; bytes of its records.
+    """
+    bodies = np.empty(rows.size, np.int64)
     starts = np.empty(rows.size, np.int64)
     sizes = np.empty(rows.size, np.int64)
     batches = 0
@@ -211,10 +213,11 @@ def _measure(
             first = i
             filled = 0
             body = _body_size(row, 0, 0, of)
+        bodies[i] = body
         filled += varint_size(body) + body
     starts[batches] = first
     sizes[batches] = filled
-    return starts[: batches + 1].copy(), sizes[: batches + 1].copy()
+    return bodies, starts[: batches + 1].copy(), sizes[: batches + 1].copy()
 
 
 @kernel
@@ -226,22 +229,10 @@ def _put_string(
 
 
 @kernel
-def _put_integer(out: npt.NDArray[np.uint8], position: Int, value: Int, size: Int) -> None:
-    for i in range(size):
-        out[position + i] = np.uint8((value >> (8 * (size - 1 - i))) & 0xFF)
-
-
-@kernel
 def _put_headers(out: npt.NDArray[np.uint8], at: Int, row: Int, of: _Lengths, has: _Contents) -> Int:
     prior = _length(of.prior_offsets, of.prior_valid, row)
     at = put_varint(out, at, _FIXED_HEADERS + (of.unchanged[row] >= 0) + (prior >= 0))
-    copy_bytes(out, at, _TEMPLATE, 0, _TEMPLATE.size)
-    out[at + _OP_AT] = has.op[row]
-    _put_integer(out, at + _LSN_AT, has.lsn[row], 8)
-    _put_integer(out, at + _SEQ_AT, has.seq[row], 8)
-    _put_integer(out, at + _XID_AT, has.xid[row], 4)
-    _put_integer(out, at + _TS_AT, has.ts[row], 8)
-    at += _TEMPLATE.size
+    at = copy_bytes(out, at, has.fixed, row * _TEMPLATE.size, _TEMPLATE.size)
     if of.unchanged[row] >= 0:
         index = np.int64(of.unchanged[row])
         start = of.set_offsets[index]
@@ -254,13 +245,19 @@ def _put_headers(out: npt.NDArray[np.uint8], at: Int, row: Int, of: _Lengths, ha
 
 
 @kernel
-def _write(rows: npt.NDArray[np.int64], of: _Lengths, has: _Contents, out: npt.NDArray[np.uint8]) -> None:
+def _write(
+    rows: npt.NDArray[np.int64],
+    bodies: npt.NDArray[np.int64],
+    of: _Lengths,
+    has: _Contents,
+    out: npt.NDArray[np.uint8],
+) -> None:
     """Write the records of one batch after its header."""
     at: Int = np.int64(HEADER_BYTES)
     for i in range(rows.size):
         row = rows[i]
         time_delta = of.timestamps[row] - of.timestamps[rows[0]]
-        at = put_varint(out, at, _body_size(row, i, time_delta, of))
+        at = put_varint(out, at, bodies[i])
         out[at] = 0
         at = put_varint(out, at + 1, time_delta)
         at = put_varint(out, at, i)

@@ -69,8 +69,10 @@ def copy_bytes(
     out: npt.NDArray[np.uint8], position: Int, data: npt.NDArray[np.uint8], start: Int, length: Int
 ) -> Int:
     """Copy `length` bytes; the position after them in `out`."""
-    for i in range(length):
-        out[position + i] = data[start + i]
+    # Unsigned indexes: a signed one may count from the end, and that test keeps the loop from being vectorised.
+    to, first = np.uint64(position), np.uint64(start)
+    for i in range(np.uint64(length)):
+        out[to + i] = data[first + i]
     return position + length
 
 
