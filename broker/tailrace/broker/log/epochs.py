@@ -63,7 +63,9 @@ class LeaderEpochs:
         return (found, end) if found >= 0 else (-1, -1)
 
     def write(self, *, durable: bool) -> None:
-        """Replace the file.  Raises OSError."""
+        """Replace the file unless it says the same.  Raises OSError."""
+        if self.written:
+            return
         rows = [f"{epoch} {start}" for epoch, start in self.starts.items()]
         replace_file(self._path, checkpoint_content(rows), durable=durable)
         self.written = True

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tailrace.broker.log.errors import StorageFailure
 from tailrace.broker.log.partition import PartitionLog
-from tailrace.broker.log.sync import SyncRound
 
 
 class Flusher:
@@ -68,7 +67,7 @@ class Flusher:
             rounds = [(partition, partition.begin_sync()) for partition in dirty]
             started = [(partition, sync) for partition, sync in rounds if sync is not None]
             done = await asyncio.gather(
-                *(loop.run_in_executor(self._pool, _sync, sync) for _, sync in started)
+                *(loop.run_in_executor(self._pool, sync.run) for _, sync in started), return_exceptions=True
             )
             failed = next((error for error in done if error is not None), None)
             if failed is not None:
@@ -82,9 +81,9 @@ class Flusher:
                     waiter.set_result(None)
         self._rounds = None
 
-    def _fail(self, error: OSError, waiters: list[asyncio.Future[None]]) -> None:
+    def _fail(self, error: BaseException, waiters: list[asyncio.Future[None]]) -> None:
         self._failure = StorageFailure(
-            f"fsync of {error.filename or 'a log'} failed: {error.strerror}",
+            f"making the log durable failed: {error}",
             fix="Check the disk; the broker recovers its logs when it is started again",
         )
         for waiter in waiters + self._waiters:
@@ -92,11 +91,3 @@ class Flusher:
                 waiter.set_exception(self._failure)
         self._waiters.clear()
         self._on_failure(self._failure)
-
-
-def _sync(sync: SyncRound) -> OSError | None:
-    try:
-        sync.run()
-    except OSError as error:
-        return error
-    return None

@@ -12,6 +12,7 @@ import errno
 import os
 import struct
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -193,6 +194,11 @@ class AbortedIndex:
         self.entries = [AbortedTransaction._make(row[1:]) for row in rows]
         self._written = len(self.entries)
         return all(row[0] == 0 for row in rows)
+
+    def is_within(self, base_offset: int, next_offset: int) -> bool:
+        """Whether the entries ascend and their markers stand in the segment."""
+        markers = [base_offset - 1, *(entry.last_offset for entry in self.entries), next_offset]
+        return all(earlier < later for earlier, later in pairwise(markers))
 
     def add(self, entry: AbortedTransaction) -> None:
         self.entries.append(entry)

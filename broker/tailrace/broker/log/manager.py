@@ -109,6 +109,8 @@ class LogManager:
         last_epoch = max(known, default=-1) if last_epoch is None else last_epoch
         self._leader_epoch = max(last_epoch + (not clean), 0)
         checkpoints.write_leader_epoch(self.data_dir, self._leader_epoch)
+        for log in self._logs.values():
+            log.epochs.write(durable=True)
         self._move_recovery_points()
         self._write_recovery_points()
 
@@ -264,8 +266,9 @@ class LogManager:
             for segment in log.segments[:-1]:
                 if not segment.indexes_synced:
                     await _sync_indexes(segment)
-            if not log.epochs.written and log.directory.exists():
-                log.epochs.write(durable=True)
+            if log.closed:
+                continue  # its topic was deleted meanwhile
+            log.epochs.write(durable=True)
             remove_snapshots(log.directory, keep={segment.base_offset for segment in log.segments})
         crash_point("broker.log.before_checkpoint")
         if self._move_recovery_points():
@@ -301,7 +304,8 @@ class LogManager:
             self._lock.release()
 
     def _move_recovery_points(self) -> bool:
-        moved = {key: log.recovery_point for key, log in self._logs.items()}
+        # a log whose epochs are not on disk must be checked again: only its batches tell them
+        moved = {key: log.recovery_point for key, log in self._logs.items() if log.epochs.written}
         changed = any(self._recovery_points.get(key) != point for key, point in moved.items())
         self._recovery_points.update(moved)
         return changed

@@ -19,6 +19,7 @@ from tailrace.broker.log.sync import SyncRound
 from tailrace.broker.log.timestamps import TimestampedOffset, first_at_or_after, with_max_timestamp
 from tailrace.broker.log.validation import check_batch
 from tailrace.broker.protocol.errors import ErrorCode
+from tailrace.broker.protocol.fields import Buffer
 from tailrace.broker.records.batch import HEADER_BYTES, BatchHeader, Marker, control_batch, read_header
 from tailrace.changes import crash_point
 
@@ -79,7 +80,7 @@ class PartitionLog:
         self._high_watermark = self._end
         self._directory_synced = True
         self._torn = False
-        self._closed = False
+        self.closed = False
         self._places: dict[int, tuple[Segment, int]] = {}
 
     def __repr__(self) -> str:
@@ -117,7 +118,7 @@ class PartitionLog:
 
     def append(
         self,
-        batch: memoryview | bytes,
+        batch: Buffer,
         *,
         now_ms: int,
         leader_epoch: int,
@@ -216,7 +217,7 @@ class PartitionLog:
         return offset
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self.closed:
             raise LogError(
                 ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"{self.topic}-{self.partition} is no longer open"
             )
@@ -345,7 +346,12 @@ class PartitionLog:
         return self.epochs.end_offset(epoch, self._end)
 
     def begin_sync(self) -> SyncRound | None:
-        """What must be synced for all that is appended so far; None when nothing is.  On the loop."""
+        """What must be synced for all that is appended so far; None when nothing is.  On the loop.
+
+        A log whose topic was deleted has nothing left to make durable.
+        """
+        if self.closed:
+            return None
         segments = [
             (segment, segment.size) for segment in self.segments if segment.size > segment.synced_size
         ]
@@ -391,7 +397,7 @@ class PartitionLog:
 
     def close(self) -> None:
         """Close all files; appends and reads fail from now on (the topic was deleted, or the broker stops)."""
-        self._closed = True
+        self.closed = True
         for segment in self.segments:
             segment.close()
 

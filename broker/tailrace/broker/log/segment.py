@@ -67,17 +67,23 @@ class Segment:
         self.create_indexes()
 
     def load_indexes(self) -> bool:
-        """Take over the index files of a finished segment; False when they have to be built anew."""
+        """Take over the index files of a finished segment; False when they have to be built anew.
+
+        Raises struct.error where an index points at no batch, or the segment holds none.
+        """
         sane = self.offset_index.is_sane(self.size) and self.time_index.is_sane() and self.aborted.load()
         if not sane:
             return False
-        self.max_timestamp, self.max_timestamp_offset = self.time_index.last()
-        position = self.offset_index.last_position()
         first = next(self.headers(), None)
+        latest = -1
         if first is not None:
             self.first_timestamp = first[1].max_timestamp
-        for _, header in self.headers(position):
+        for _, header in self.headers(self.offset_index.last_position()):
             self.next_offset = header.last_offset + 1
+            latest = max(latest, header.max_timestamp)
+        self.max_timestamp, self.max_timestamp_offset = self.time_index.last()
+        if self.max_timestamp < latest or not self.aborted.is_within(self.base_offset, self.next_offset):
+            return False
         self._indexed_size = self.size
         self.indexes_synced = True
         return True

@@ -29,6 +29,8 @@ class ManualClock:
 class Harness:
     """One data directory with the partition orders-0; `crash` and `stop` end it, `start` opens it again."""
 
+    topic_id = TOPIC_ID
+
     def __init__(self, data_dir: Path, config: TopicConfig | None = None) -> None:
         self.data_dir = data_dir
         self.directory = data_dir / "orders-0"

@@ -1,0 +1,159 @@
+"""Group commit: who is woken when, and what a failed fsync means."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.unit.broker.log.harness import Harness
+
+from tailrace.broker.log import Flusher, PartitionLog, StorageFailure, TopicConfig
+from tailrace.broker.log.sync import SyncRound
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> Iterator[Harness]:
+    harness = Harness(tmp_path / "data", TopicConfig(segment_bytes=2000))
+    yield harness
+    harness.crash()
+
+
+def flusher(moved: list[PartitionLog], failures: list[StorageFailure]) -> Flusher:
+    return Flusher(on_high_watermark=moved.append, on_failure=failures.append)
+
+
+def count_rounds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The end offset of every round that was synced."""
+    rounds: list[int] = []
+    run = SyncRound.run
+
+    def counted(sync: SyncRound) -> None:
+        rounds.append(sync.end_offset)
+        run(sync)
+
+    monkeypatch.setattr(SyncRound, "run", counted)
+    return rounds
+
+
+def test_a_waiter_returns_when_its_batch_is_durable(at: Harness) -> None:
+    moved: list[PartitionLog] = []
+
+    async def scenario() -> None:
+        flush = flusher(moved, [])
+        result = at.append(b"a", b"b")
+        await flush.wait_durable([(at.log, result.last_offset + 1)])
+        assert at.log.high_watermark == 2
+        await flush.wait_durable([(at.log, 2)])
+        await flush.close()
+
+    asyncio.run(scenario())
+    assert moved == [at.log]
+
+
+def test_all_waiters_of_a_round_share_one_fsync(at: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = count_rounds(monkeypatch)
+
+    async def scenario() -> None:
+        flush = flusher([], [])
+        waiting = []
+        for number in range(100):
+            result = at.append(b"%d" % number)
+            waiting.append(flush.wait_durable([(at.log, result.last_offset + 1)]))
+        await asyncio.gather(*waiting)
+        await flush.close()
+
+    asyncio.run(scenario())
+    assert rounds == [100]
+
+
+def test_appends_during_a_round_are_covered_by_the_next(at: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = count_rounds(monkeypatch)
+
+    async def producer(flush: Flusher, count: int) -> None:
+        for _ in range(count):
+            result = at.append(b"x" * 100)
+            await flush.wait_durable([(at.log, result.last_offset + 1)])
+            assert at.log.high_watermark > result.last_offset
+
+    async def scenario() -> None:
+        flush = flusher([], [])
+        await asyncio.gather(*(producer(flush, 10) for _ in range(20)))
+        await flush.close()
+
+    asyncio.run(scenario())
+    assert at.log.high_watermark == 200
+    assert len(rounds) < 60 and rounds == sorted(rounds)
+
+
+def test_a_request_without_a_waiter_moves_the_high_watermark(at: Harness) -> None:
+    async def scenario() -> None:
+        seen = asyncio.Event()
+        flush = Flusher(on_high_watermark=lambda _: seen.set(), on_failure=lambda _: None)
+        at.append(b"a")
+        flush.request([at.log])
+        await asyncio.wait_for(seen.wait(), 10)
+        await flush.close()
+
+    asyncio.run(scenario())
+    assert at.log.high_watermark == 1
+
+
+def test_a_waiter_that_gave_up_does_not_disturb_the_others(at: Harness) -> None:
+    async def scenario() -> None:
+        flush = flusher([], [])
+        at.append(b"a")
+        given_up = asyncio.create_task(flush.wait_durable([(at.log, 1)]))
+        patient = asyncio.create_task(flush.wait_durable([(at.log, 1)]))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        await patient
+        await flush.close()
+
+    asyncio.run(scenario())
+    assert at.log.high_watermark == 1
+
+
+def test_a_failed_fsync_is_fatal_and_never_retried(at: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    failures: list[StorageFailure] = []
+    calls: list[int] = []
+
+    def broken(fd: int) -> None:
+        calls.append(fd)
+        raise OSError(5, "Input/output error")
+
+    async def scenario() -> None:
+        flush = flusher([], failures)
+        at.append(b"a")
+        with pytest.raises(StorageFailure, match="orders-0"):
+            await flush.wait_durable([(at.log, 1)])
+        at.append(b"b")
+        with pytest.raises(StorageFailure):
+            await flush.wait_durable([(at.log, 2)])
+        flush.request([at.log])
+        await asyncio.sleep(0)
+        await flush.close()
+
+    monkeypatch.setattr(os, "fdatasync", broken)
+    asyncio.run(scenario())
+    assert len(failures) == 1 and len(calls) == 1
+    assert at.log.high_watermark == 0
+
+
+@pytest.mark.parametrize("steps", range(4))
+def test_a_topic_deleted_during_its_flush_harms_nobody(at: Harness, steps: int) -> None:
+    async def scenario() -> None:
+        failures: list[StorageFailure] = []
+        flush = flusher([], failures)
+        for _ in range(30):
+            at.append(b"x" * 200)
+        waiting = asyncio.create_task(flush.wait_durable([(at.log, 30)]))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        at.logs.delete("orders", 0, at.topic_id)
+        await waiting
+        await flush.close()
+        assert not failures
+
+    asyncio.run(scenario())
+    assert not list(at.data_dir.glob("orders-0"))
