@@ -45,12 +45,12 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _plain(column: Any) -> Any:
     chunks = [_plain_array(chunk) for chunk in column.chunks]
     return pa.chunked_array(chunks) if chunks else pa.chunked_array([_plain_array(pa.array([], column.type))])
 
 
-def _plain_array(array: pa.Array) -> pa.Array:
+def _plain_array(array: Any) -> Any:
     """Dates, times and floats as the integers behind them, also inside lists and structs."""
     kind = array.type
     if pa.types.is_float32(kind) or pa.types.is_date32(kind) or pa.types.is_time32(kind):
@@ -88,11 +88,11 @@ def _text(kind: pa.DataType, column: str) -> str:
     return f"CAST({column} AS VARCHAR)"
 
 
-def _from_text(column: pa.ChunkedArray, kind: Any) -> pa.ChunkedArray:
+def _from_text(column: Any, kind: Any) -> Any:
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return column.cast(kind)
     if pa.types.is_boolean(kind):
-        return pc.equal(column, "1")
+        return pc.equal(column, pa.scalar("1", pa.large_string()))
     if pa.types.is_date32(kind) or pa.types.is_float32(kind):
         return _viewed(column.cast(pa.int32()), kind)
     if pa.types.is_timestamp(kind) or pa.types.is_time64(kind) or pa.types.is_float64(kind):
@@ -100,5 +100,5 @@ def _from_text(column: pa.ChunkedArray, kind: Any) -> pa.ChunkedArray:
     return column.cast(kind)
 
 
-def _viewed(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+def _viewed(column: Any, kind: Any) -> Any:
     return pa.chunked_array([chunk.view(kind) for chunk in column.chunks], kind)

@@ -23,7 +23,6 @@ class NotRecomputable(TailraceError):
 def recompute(transform: TransformSpec, inputs: Mapping[str, pa.Table], base_dir: Path) -> pa.Table:
     """The transform's result over `inputs` (SQL name -> typed rows); raise NotRecomputable with the reason."""
     with duckdb.connect() as database:
-        database.execute("SET TimeZone = 'UTC'")
         for alias, rows in inputs.items():
             database.register(alias, rows)
         for name, udf in transform.udfs.items():

@@ -60,4 +60,5 @@ def referenced(table: Table) -> set[str]:
             entry.data_file.file_path
             for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True)
         )
-    return {urlsplit(location).path for location in found}
+    hint = f"{table.location()}/metadata/version-hint.text"
+    return {urlsplit(location).path for location in (*found, hint)}

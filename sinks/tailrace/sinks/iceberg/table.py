@@ -53,6 +53,7 @@ from tailrace.sinks.iceberg.state import (
     read_deleted,
     read_entries,
 )
+from tailrace.sinks.iceberg.version_hint import write_version_hint
 
 _BRANCH = "main"
 _MANIFESTS_BEFORE_REWRITE = 20
@@ -86,9 +87,10 @@ class IcebergTable:
 
     @property
     def location(self) -> str:
-        """Name in the catalog, and where its files are once it is open."""
-        name = ".".join(self._identifier)
-        return f"{name} at {self._table.location()}" if self._table is not None else name
+        """Where its files are once it is open, before that its name in the catalog."""
+        if self._table is None:
+            return ".".join(self._identifier)
+        return self._table.location().removeprefix("file://")
 
     def stored_type(self, arrow: pa.DataType) -> pa.DataType:
         """See `arrow_types`."""
@@ -143,6 +145,7 @@ class IcebergTable:
         except TableAlreadyExistsError as error:
             raise CommitConflict(str(error)) from error
         self._table, self._next_schema = table, None
+        write_version_hint(table)
         return IcebergState(0, schema, checkpoint, {}, table=table)
 
     def write_data_file(self, rows: pa.Table) -> IcebergFile:
@@ -331,6 +334,7 @@ class IcebergTable:
             ),
             None,
         )
+        write_version_hint(self._table)
         return self._table
 
     def _schema_for(self, wanted: pa.Schema) -> Schema:
