@@ -389,6 +389,19 @@ def test_a_key_column_that_may_be_null_is_refused() -> None:
         ChangeEncoder(Registered(), TOPIC).encode(changes_of(table, [{"id": 1}], b"c"), 1)
 
 
+def test_key_columns_that_the_rows_do_not_have_are_named() -> None:
+    registry = Registered()
+    value = avro_row(registry, "value", {"note": "x"}, [NOTE])
+    views = foreign(registry, [(avro_row(registry, "key", {"id": 1}, [ID]), value)], 0)
+    with pytest.raises(TailraceError, match="offset 9: the rows of schema 1 have no key column 'id'"):
+        ChangeDecoder(registry, TOPIC, ORDERS).decode(views, partition=0)
+
+
+def test_a_batch_without_rows_is_no_record_batch() -> None:
+    table = table_of([ID, pa.field("tags", pa.list_(pa.field("element", pa.string())))], ("id",))
+    assert ChangeEncoder(Registered(), TOPIC).encode(changes_of(table, [], b""), 2) == {}
+
+
 def test_nothing_fetched_is_nothing_decoded() -> None:
     assert ChangeDecoder(Registered(), TOPIC, ORDERS).decode([], partition=0) == []
 

@@ -130,6 +130,11 @@ class ChangeDecoder:
         key = keys.columns() if self._key is None else self._key
         # Before the topic's first row its deletes are all that is known: the key alone is the schema.
         plan = self._plans.plan(schema_id) if schema_id != NULL else RowPlan(keys.schema(), ())
+        if missing := [name for name in key if name not in plan.schema.names]:
+            raise TailraceError(
+                f"{values.where(0)}: the rows of schema {schema_id} have no key column '{missing[0]}'",
+                fix="carry the key columns in the value too (Flink: value.fields-include = ALL)",
+            )
         schema = TableSchema(self._table, plan.schema, key)
         deleted = np.flatnonzero(op == OP_DELETE)
         if schema_id == NULL:
