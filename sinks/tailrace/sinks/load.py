@@ -189,7 +189,7 @@ class LoadLoop:
 
     def _report(self) -> None:
         if self._status.due():
-            self._status.write(self._state(), **self._document())
+            self._status.write(self._state(), **self.document())
         if time.monotonic() >= self._report_due:
             self._report_due = time.monotonic() + _REPORT_EVERY_S
             self._report_offsets()
@@ -214,7 +214,8 @@ class LoadLoop:
         waiting = self._segment is not None or (self._control is not None and self._control.pending())
         return "running" if behind or waiting or not self._quiet else "caught_up"
 
-    def _document(self) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
+        """What the status file says about the tables."""
         lsn = min((feed.writer.checkpoint.lsn for feed in self._raw), default=0)
         return {
             "lsn": lsn,

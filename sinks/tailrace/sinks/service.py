@@ -91,6 +91,7 @@ def run(config: SinkPartConfig, stop: threading.Event) -> None:
     sink = make_sink(config)
     client = Client(config.bootstrap, client_id=f"tailrace-sink-{config.sink}")
     threading.Thread(target=_interrupt, args=(stop, client), daemon=True).start()
+    loop = None
     try:
         with closing(client), closing(sink), closing(RegistryClient(config.registry_url)) as registry:
             loop = _open(config, sink, client, registry, status, stop)
@@ -99,7 +100,7 @@ def run(config: SinkPartConfig, stop: threading.Event) -> None:
     except InterruptedClientError:
         if not stop.is_set():
             raise
-    status.write("stopped")
+    status.write("stopped", **(loop.document() if loop is not None else {}))
 
 
 def _interrupt(stop: threading.Event, client: Client) -> None:

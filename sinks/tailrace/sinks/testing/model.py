@@ -68,12 +68,13 @@ class _Change:
 
 @dataclass(slots=True)
 class ModelSource:
-    """One source table; `lsn` is the end LSN of the last transaction."""
+    """One source table; `lsn` is the end LSN of the last transaction; without `toast` every cell is given."""
 
     table: TableSchema = ORDERS
     seed: int = 0
     keys: int = 200
     partitions: int = 2
+    toast: bool = True
     rows: dict[Key, Row] = field(default_factory=dict)
     lsn: int = 0
     _random: random.Random = field(init=False)
@@ -160,7 +161,7 @@ class ModelSource:
         return [gone, come]
 
     def _unchanged(self) -> tuple[str, ...]:
-        names = [name for name in ("doc", "note") if name in self.table.arrow.names]
+        names = [name for name in ("doc", "note") if self.toast and name in self.table.arrow.names]
         return tuple(name for name in names if self._random.random() < 0.4)
 
     def _key(self, number: int) -> Key:
