@@ -22,6 +22,7 @@ from tailrace.broker.protocol.messages import ApiVersionsRequest
 
 _PIECES_PER_CALL = 512
 _HANDSHAKE_VERSION = 3
+_LARGEST_FRAME = 1 << 30
 
 # Above these, requests name topics by id (Fetch) or ask for several things at once; the client does neither.
 _NEWEST = {ApiKey.FETCH: 12, ApiKey.FIND_COORDINATOR: 3, ApiKey.OFFSET_FETCH: 7}
@@ -81,6 +82,9 @@ class Connection:
             self._send_all([memoryview(part) for part in parts])
         except OSError as error:
             raise self._lost(error) from error
+        except BaseException:
+            self.close()
+            raise
 
     def receive(self, *, wait_s: float = 0.0) -> Any:
         """The response to the oldest request that has none; its record batches are views of a buffer of its own."""
@@ -91,6 +95,10 @@ class Connection:
             correlation_id, response = decode_response(api_key, version, frame)
         except (OSError, MalformedMessageError) as error:
             raise self._lost(error) from error
+        except BaseException:
+            # part of an answer may be read: what follows on this connection makes no sense any more
+            self.close()
+            raise
         if correlation_id != expected:
             raise self._lost(ConnectionError(f"answer {correlation_id} came where {expected} was due"))
         return response
@@ -129,6 +137,9 @@ class Connection:
             return decode_response(ApiKey.API_VERSIONS, version, frame)[1]
         except (OSError, MalformedMessageError) as error:
             raise self._lost(error) from error
+        except BaseException:
+            self.close()
+            raise
 
     def _send_all(self, pieces: list[memoryview]) -> None:
         while pieces:
@@ -140,6 +151,12 @@ class Connection:
 
     def _receive_frame(self) -> bytearray:
         size = int.from_bytes(self._receive_exactly(4), "big")
+        if size > _LARGEST_FRAME:
+            raise BrokerError(
+                f"what listens at {self.address} does not speak the Kafka protocol",
+                error=ErrorCode.NETWORK_EXCEPTION,
+                fix="check the port",
+            )
         return self._receive_exactly(size)
 
     def _receive_exactly(self, size: int) -> bytearray:

@@ -20,8 +20,8 @@ _NO_SESSION, _SESSIONLESS_EPOCH = 0, -1
 class FetchedPartition:
     """What one poll brought of one partition; a partition without news has no batches.
 
-    batches             whole v2 batches in offset order, as they were produced (perhaps compressed); each is a view of
-                        memory of its own, valid as long as it is held.
+    batches             whole v2 batches in offset order, as they were produced (perhaps compressed); views of
+                        the answer's memory, which lives as long as one of them is held.
     start_offset        the offset asked for: it may lie inside the first batch, whose earlier records are to be skipped.
     next_offset         where the next poll goes on; past `start_offset` even where every batch was dropped.
     high_watermark      offset after the last record that readers may see.

@@ -208,7 +208,7 @@ class SequencedSender:
             offsets[position] = answer.base_offset
             self._acknowledged.add(queue.place)
         elif error in _FENCED:
-            raise fenced(self._transactional_id or f"producer {self.producer_id}")
+            raise fenced(f"producer id {self.producer_id}")
         elif error.retriable and error != ErrorCode.CORRUPT_MESSAGE:
             queue.blocked = RetryableError(f"produce to {queue.place}: {error.name}", error=error)
         else:
@@ -221,6 +221,6 @@ class SequencedSender:
 def fenced(who: str) -> FencedError:
     """The error for a producer whose epoch is no longer the newest."""
     return FencedError(
-        f"transactional id {who} has been taken over by a newer producer",
+        f"{who} has been taken over by a newer producer",
         fix="stop this instance: another one runs with the same id",
     )

@@ -252,4 +252,4 @@ class TransactionalProducer:
                 "so the broker has aborted it",
                 fix="start this part again; it goes on from its last commit",
             )
-        return fenced(self._id)
+        return fenced(f"transactional id {self._id}")

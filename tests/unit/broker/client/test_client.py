@@ -1,5 +1,6 @@
 """Topics, offsets, retry and interruption, against a real broker."""
 
+import socket
 import threading
 import time
 
@@ -115,6 +116,26 @@ def test_an_address_where_nobody_listens_is_named_after_the_deadline() -> None:
         pytest.raises(BrokerUnavailableError, match=r"127\.0\.0\.1:1 for 0 s.*refused"),
     ):
         client.metadata()
+
+
+def test_a_port_that_speaks_another_protocol_is_named_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer_as_a_web_server() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1024)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=answer_as_a_web_server)
+        thread.start()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        with (
+            Client(address, client_id="test") as client,
+            pytest.raises(BrokerError, match=f"{address} does not speak the Kafka protocol"),
+        ):
+            client.metadata()
+        thread.join()
 
 
 def test_a_topic_that_stays_unknown_is_an_error_before_the_deadline(

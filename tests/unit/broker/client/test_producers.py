@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 from tests.unit.broker.client.proxy import FaultyProxy
@@ -249,6 +250,40 @@ def test_calls_out_of_turn_are_refused(client: Client) -> None:
 def test_what_is_no_batch_is_refused_before_it_is_sent(client: Client, places: list[TopicPartition]) -> None:
     with pytest.raises(ValueError, match="not one whole record batch"):
         IdempotentProducer(client).send([(places[0], batch_of(b"a") + batch_of(b"b"))])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_faults_neither_lose_nor_double_nor_reorder(
+    client: Client, proxy: FaultyProxy, seed: int
+) -> None:
+    name = f"chaos-{seed}"
+    client.create_topics([NewTopic(name, 2)])
+    places = [TopicPartition(name, 0), TopicPartition(name, 1)]
+    rng = Random(seed)
+    producer = TransactionalProducer(client, name)
+    producer.init()
+    expected: list[list[bytes]] = [[], []]
+    for number in range(15):
+        for _ in range(rng.randrange(3)):
+            api_key = rng.choice(
+                [ApiKey.PRODUCE, ApiKey.PRODUCE, ApiKey.ADD_PARTITIONS_TO_TXN, ApiKey.END_TXN]
+            )
+            rng.choice([proxy.lose_request, proxy.lose_answer])(api_key, after=rng.randrange(4))
+        producer.begin()
+        sent: list[tuple[int, bytes]] = []
+        for _ in range(rng.randrange(1, 4)):
+            chosen = [rng.randrange(2) for _ in range(rng.randrange(1, 16))]
+            piece = [(index, b"%d-%d" % (number, len(sent) + at)) for at, index in enumerate(chosen)]
+            producer.send([(places[index], batch_of(value)) for index, value in piece])
+            sent += piece
+        if rng.random() < 0.3:
+            producer.abort()
+            continue
+        producer.commit()
+        for index, value in sent:
+            expected[index].append(value)
+    proxy.forget_faults()
+    assert values(client, places) == expected
 
 
 @pytest.fixture
