@@ -30,10 +30,12 @@ Faults.       SourceUnavailable means that a new start may help (server restarti
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
+import pyarrow as pa
 from pydantic import BaseModel
 
 from tailrace.changes import ChangeSet, Lsn, TableId, TableSchema, TailraceError
@@ -117,6 +119,17 @@ class SourceProgress:
     """Rows of the initial snapshot read so far, per table."""
 
 
+class FencedRead(Protocol):
+    """The source's rows at `position`, rendered as text by the source itself."""
+
+    @property
+    def position(self) -> Lsn:
+        """Every transaction that ends at or before it is in the rows, none that ends later."""
+
+    def read(self, table: TableId) -> pa.Table:
+        """All rows; one large_string column per column that travels, in the form of `tailrace.pipeline.verify`."""
+
+
 class Source(Protocol):
     """See the module docstring for the contract."""
 
@@ -142,6 +155,12 @@ class Source(Protocol):
 
     def confirm(self, position: Lsn) -> None:
         """Everything up to `position` is durable in the log.  Any thread; does not block."""
+
+    def current_position(self) -> Lsn:
+        """A position such that everything committed before the call ends at or before it."""
+
+    def fenced_read(self) -> AbstractContextManager[FencedRead]:
+        """The tables as they are at one exact position, for verification."""
 
     def progress(self) -> SourceProgress:
         """Counters for the status file.  Any thread."""

@@ -86,9 +86,9 @@ def print_json(value: Any) -> None:
 )
 def run(file: Path, data_dir: Path | None, only: str | None, until_caught_up: bool) -> int:
     """Run the pipeline FILE until interrupted."""
-    from tailrace.pipeline.status import CaughtUp
-
     from tailrace.pipeline.part import run_part
+    from tailrace.pipeline.source import open_source
+    from tailrace.pipeline.status import CaughtUp
     from tailrace.pipeline.supervisor import Supervisor
 
     plan = plan_of(file)
@@ -96,7 +96,10 @@ def run(file: Path, data_dir: Path | None, only: str | None, until_caught_up: bo
     if only:
         return run_part(plan, only, folder)
     supervisor = Supervisor(plan, folder, talk)
-    supervisor.run(CaughtUp(plan, folder) if until_caught_up else lambda: False)
+    if until_caught_up:
+        supervisor.run(CaughtUp(plan, folder, open_source(plan, folder).current_position()))
+    else:
+        supervisor.run()
     talk("caught up" if until_caught_up else "stopped")
     return 0
 

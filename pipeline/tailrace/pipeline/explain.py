@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from tailrace.connectors.plugins import load_source
-from tailrace.connectors.source import DiscoveredTable, Finding, SourceContext
+from tailrace.connectors.source import DiscoveredTable, Finding
 from tailrace.pipeline.plan import Plan
+from tailrace.pipeline.source import open_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +70,7 @@ class Findings:
 
 def explain_plan(plan: Plan) -> Findings:
     """Ask the source; raises what it raises when it cannot be reached."""
-    plugin = load_source(plan.spec.source.type)
-    context = SourceContext(plan.name, plan.default_data_dir() / "source", plan.tables_needing_keys())
-    source = plugin(plugin.Config(**plan.spec.source.options), context)
+    source = open_source(plan, plan.default_data_dir())
     try:
         findings = tuple(source.check(None))
         blocked = any(finding.level == "error" for finding in findings)

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tailrace.changes import Lsn, parse_lsn
 from tailrace.changes.status import read_status
 from tailrace.pipeline.plan import BROKER, SOURCE, TRANSFORM, Plan
 
@@ -36,9 +37,10 @@ def gather(plan: Plan, data_dir: Path) -> dict[str, Any]:
         "running": all(part["alive"] and part["state"] not in ("failed", "stopped") for part in parts),
         "parts": parts,
         "source": {
-            "position": source.get("position"),
-            "received": source.get("received"),
-            "confirmed": source.get("confirmed"),
+            "position": source.get("position_lsn"),
+            "received": source.get("received_lsn"),
+            "confirmed": source.get("confirmed_lsn"),
+            "lag_bytes": source.get("lag_bytes"),
             "tables": source.get("tables", {}),
         },
         "tables": tables,
@@ -63,7 +65,7 @@ def _part(name: str, document: dict[str, Any] | None) -> dict[str, Any]:
 
 def _table(part: str, name: str, table: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
     """`lag_bytes` is WAL between the table and what the source has received; None behind a transform."""
-    received = source.get("received_lsn") or 0
+    received = parse_lsn(source["received_lsn"]) if source.get("received_lsn") else 0
     behind_rows = int(table["lag_rows"])
     newest_ms = table.get("newest_ms")
     behind = behind_rows > 0 or table["state"] != "caught_up"
@@ -117,21 +119,15 @@ def render(found: dict[str, Any]) -> None:
 
 
 class CaughtUp:
-    """True once every table holds what the source held when this was first asked."""
+    """True once every table holds what the source held at `target`."""
 
-    def __init__(self, plan: Plan, data_dir: Path) -> None:
-        self._plan, self._data_dir = plan, data_dir
-        self._target: int | None = None
+    def __init__(self, plan: Plan, data_dir: Path, target: Lsn) -> None:
+        self._plan, self._data_dir, self._target = plan, data_dir, target
         self._transform_seen: int | None = None
 
     def __call__(self) -> bool:
         documents = read_all(self._data_dir)
-        source = documents.get(SOURCE, {})
-        if self._target is None:
-            if source.get("state") not in ("running", "caught_up") or not source.get("server_lsn"):
-                return False
-            self._target = int(source["server_lsn"])
-        if (source.get("position_lsn") or 0) < self._target:
+        if (documents.get(SOURCE, {}).get("position") or 0) < self._target:
             return False
         return self._transform_done(documents) and self._sinks_done(documents)
 
@@ -148,7 +144,6 @@ class CaughtUp:
         return int(checkpoint) >= self._transform_seen + 2
 
     def _sinks_done(self, documents: dict[str, dict[str, Any]]) -> bool:
-        assert self._target is not None
         for part in self._plan.parts():
             if not part.startswith("sink."):
                 continue

@@ -53,7 +53,7 @@ _EXPRESSIONS = {
 _AS_SENT = {"bpchar", "varchar", "text"}
 
 
-class FencedRead:
+class PostgresFencedRead:
     """The tables of a source at `position`; valid while its context is open."""
 
     def __init__(self, config: PostgresConfig, connection: Connection, position: Lsn) -> None:
@@ -81,8 +81,16 @@ class FencedRead:
         return _parse(buffer.getbuffer(), [name for name, _ in wanted])
 
 
+def current_position(config: PostgresConfig) -> Lsn:
+    """Where the server's WAL ends now."""
+    with connect(config) as connection:
+        row = connection.execute("SELECT pg_current_wal_lsn()::text").fetchone()
+        assert row is not None
+        return parse_lsn(row[0])
+
+
 @contextmanager
-def fenced_read(config: PostgresConfig) -> Iterator[FencedRead]:
+def fenced_read(config: PostgresConfig) -> Iterator[PostgresFencedRead]:
     """Open a read at an exact LSN; the temporary slot is gone when the context ends."""
     with connect_replication(config) as replication, connect(config) as connection:
         name = f"tailrace_fence_{connection.info.backend_pid}"
@@ -92,7 +100,7 @@ def fenced_read(config: PostgresConfig) -> Iterator[FencedRead]:
         position, snapshot = parse_lsn(str(row[1])), str(row[2])
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
-        yield FencedRead(config, connection, position)
+        yield PostgresFencedRead(config, connection, position)
         connection.execute("ROLLBACK")
 
 
@@ -118,7 +126,7 @@ def _parse(data: memoryview, names: list[str]) -> pa.Table:
     if not len(data):
         return schema.empty_table()
     return csv.read_csv(
-        pa.py_buffer(data),
+        pa.BufferReader(pa.py_buffer(data)),
         read_options=csv.ReadOptions(column_names=names, block_size=16 << 20),
         parse_options=csv.ParseOptions(newlines_in_values=True),
         convert_options=csv.ConvertOptions(

@@ -11,6 +11,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import ClassVar
 
 from psycopg import sql
@@ -24,6 +25,7 @@ from tailrace.connectors.postgres.connection import (
     connect_replication,
     readable_errors,
 )
+from tailrace.connectors.postgres.fence import current_position, fenced_read
 from tailrace.connectors.postgres.preflight import Preflight
 from tailrace.connectors.postgres.publication import ensure_publication
 from tailrace.connectors.postgres.slot import CreatedSlot, create_slot, drop_slot, identify_system
@@ -35,6 +37,7 @@ from tailrace.connectors.postgres.type_plan import TablePlan
 from tailrace.connectors.postgres.wal_stream import WalStream
 from tailrace.connectors.source import (
     DiscoveredTable,
+    FencedRead,
     Finding,
     Journal,
     LogState,
@@ -190,6 +193,14 @@ class PostgresSource:
         """The slot may forget what lies before `position`."""
         if self._wal is not None:
             self._wal.confirm(position)
+
+    def current_position(self) -> Lsn:
+        """The end of the WAL now: every transaction committed before the call ends at or before it."""
+        return current_position(self._config)
+
+    def fenced_read(self) -> AbstractContextManager[FencedRead]:
+        """The tables at an exact LSN, as text."""
+        return fenced_read(self._config)
 
     def progress(self) -> SourceProgress:
         """Counters for the status file."""

@@ -34,10 +34,10 @@ CREATE TABLE public.transactions (
 
 _CUSTOMERS = """
 INSERT INTO public.customers
-SELECT i, 'Customer ' || i, (ARRAY['DE','US','FR','JP','BR'])[1 + i % 5],
-       CASE WHEN i % 7 = 0 THEN NULL ELSE 'customer' || i || '@example.com' END,
-       (ARRAY['basic','silver','gold'])[1 + i % 3], (i * 37 % 1000000)::numeric / 100, i % 11 <> 0,
-       jsonb_build_object('visits', i % 100, 'tags', jsonb_build_array('a', i % 5)),
+SELECT i, 'Customer ' || i, (ARRAY['DE','US','FR','JP','BR'])[1 + i %% 5],
+       CASE WHEN i %% 7 = 0 THEN NULL ELSE 'customer' || i || '@example.com' END,
+       (ARRAY['basic','silver','gold'])[1 + i %% 3], (i * 37 %% 1000000)::numeric / 100, i %% 11 <> 0,
+       jsonb_build_object('visits', i %% 100, 'tags', jsonb_build_array('a', i %% 5)),
        timestamptz '2026-01-01' + i * interval '1 minute'
 FROM generate_series(%(first)s::bigint, %(last)s::bigint) i
 """
@@ -45,11 +45,11 @@ FROM generate_series(%(first)s::bigint, %(last)s::bigint) i
 _TRANSACTIONS = """
 INSERT INTO public.transactions (id, customer_id, amount, currency, merchant, is_online, reference, details, note,
                                  created_at)
-SELECT i, 1 + i * 31 % %(customers)s, ((i * 7919) % 100000000)::numeric / 100,
-       (ARRAY['EUR','USD','GBP','JPY'])[1 + i % 4], 'merchant-' || (i % 50000), i % 3 = 0, md5(i::text)::uuid,
-       CASE WHEN i % 4 = 0 THEN NULL ELSE jsonb_build_object('channel', i % 6, 'items', i % 9) END,
-       CASE WHEN i % 1000 = 0 THEN (SELECT string_agg(md5(i::text || k), '') FROM generate_series(1, 300) k)
-            WHEN i % 5 = 0 THEN NULL ELSE 'note ' || md5(i::text) END,
+SELECT i, 1 + i * 31 %% %(customers)s, ((i * 7919) %% 100000000)::numeric / 100,
+       (ARRAY['EUR','USD','GBP','JPY'])[1 + i %% 4], 'merchant-' || (i %% 50000), i %% 3 = 0, md5(i::text)::uuid,
+       CASE WHEN i %% 4 = 0 THEN NULL ELSE jsonb_build_object('channel', i %% 6, 'items', i %% 9) END,
+       CASE WHEN i %% 1000 = 0 THEN (SELECT string_agg(md5(i::text || k), '') FROM generate_series(1, 300) k)
+            WHEN i %% 5 = 0 THEN NULL ELSE 'note ' || md5(i::text) END,
        clock_timestamp()
 FROM generate_series(%(first)s::bigint, %(last)s::bigint) i
 """

@@ -15,10 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tailrace.changes import Lsn, TableId, TailraceError, format_lsn
-from tailrace.connectors.plugins import load_source
-from tailrace.connectors.source import Source, SourceContext
 from tailrace.pipeline.part import read_endpoints
 from tailrace.pipeline.plan import Endpoints, Plan
+from tailrace.pipeline.source import open_source
 from tailrace.pipeline.verify.canonical import as_text, typed
 from tailrace.pipeline.verify.changed import changed_keys
 from tailrace.pipeline.verify.compare import compare
@@ -56,7 +55,7 @@ class Verifier:
             )
         self._endpoints: Endpoints = endpoints
         self._data_dir = data_dir
-        self._source = _make_source(plan, data_dir)
+        self._source = open_source(plan, data_dir)
         self._schemas = {table.schema.id: table.schema for table in self._source.discover()}
 
     def run(self) -> Report:
@@ -173,12 +172,6 @@ class Verifier:
 
     def _table_of(self, topic: str) -> TableId | None:
         return next((table for table, raw in self._plan.topics.items() if raw == topic), None)
-
-
-def _make_source(plan: Plan, data_dir: Path) -> Source:
-    plugin = load_source(plan.spec.source.type)
-    context = SourceContext(plan.name, data_dir / "source", plan.tables_needing_keys())
-    return plugin(plugin.Config(**plan.spec.source.options), context)
 
 
 def _doubled_changes(rows: pa.Table, key: tuple[str, ...]) -> set[tuple[str, ...]]:
