@@ -185,11 +185,10 @@ class Client:
 
     # -- what producers and fetchers build on
 
-    def retrying(self, what: str, attempt: Callable[[], _Result], *, for_s: float | None = None) -> _Result:
-        """`attempt()` until it raises no RetryableError, with growing pauses, for `for_s` (`retry_for_s`) seconds."""
-        limit = self.retry_for_s if for_s is None else for_s
+    def retrying(self, what: str, attempt: Callable[[], _Result]) -> _Result:
+        """`attempt()` until it raises no RetryableError, with growing pauses, for `retry_for_s` seconds."""
         pause = _FIRST_PAUSE_S
-        deadline = time.monotonic() + limit
+        deadline = time.monotonic() + self.retry_for_s
         unknown_since: float | None = None
         while True:
             self.check_interrupt()
@@ -208,7 +207,7 @@ class Client:
                     ) from error
                 if now + pause > deadline:
                     raise BrokerUnavailableError(
-                        f"{what}: no answer from the broker at {self.bootstrap} for {limit:.0f} s ({error})",
+                        f"{what}: no answer from the broker at {self.bootstrap} for {self.retry_for_s:.0f} s ({error})",
                         fix="check that the broker runs and that this address is right",
                     ) from error
                 self._sleep(pause * random.uniform(0.8, 1.2))

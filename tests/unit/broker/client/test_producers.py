@@ -59,9 +59,7 @@ def test_base_offsets_come_back_in_the_order_sent(client: Client, places: list[T
 
 
 @pytest.mark.parametrize("after", [0, 1, 4])
-def test_a_lost_produce_answer_is_stored_once(
-    client: Client, proxy: FaultyProxy, after: int, request: pytest.FixtureRequest
-) -> None:
+def test_a_lost_produce_answer_is_stored_once(client: Client, proxy: FaultyProxy, after: int) -> None:
     name = f"lost-answer-{after}"
     client.create_topics([NewTopic(name, 1)])
     place = TopicPartition(name, 0)
