@@ -1,7 +1,12 @@
 """A tap on a real server for the decoder's tests: raw pgoutput messages and raw COPY bytes, read through libpq."""
 
+import itertools
+import select
 import struct
+import threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -9,9 +14,10 @@ import numpy as np
 import psycopg
 from psycopg import pq
 from psycopg.conninfo import make_conninfo
+from psycopg.pq.abc import PGconn
 from psycopg.rows import TupleRow
 
-from tailrace.changes import ChangeBatch, ChangeSet, Lsn, parse_lsn
+from tailrace.changes import ChangeBatch, ChangeSet
 from tailrace.connectors.postgres.arrow_types import TYPES_SQL, PgType
 from tailrace.connectors.postgres.config import TableOptions
 from tailrace.connectors.postgres.copy_binary import CopyDecoder
@@ -28,16 +34,19 @@ from tailrace.connectors.postgres.type_plan import (
 
 Connection = psycopg.Connection[TupleRow]
 _SETTINGS = "-c datestyle=ISO -c intervalstyle=postgres -c timezone=UTC -c bytea_output=hex"
+_STREAM_AT_ONCE = " -c debug_logical_replication_streaming=immediate"
+"""Every change of an open transaction is streamed, as if the server's memory were full."""
 _HEADER = 25
+_MARKS = itertools.count()
+"""Never the same twice: a slot sends again what was not confirmed."""
 
 
 class Tap:
     """A publication for all tables and a slot, made at once; `frames()` is what the slot has up to now."""
 
-    def __init__(self, dsn: str, *, streaming: bool = False, binary: bool = True) -> None:
+    def __init__(self, dsn: str) -> None:
         self.dsn = dsn
         self.options: dict[str, TableOptions] = {}
-        self._streaming, self._binary = streaming, binary
         self.sql = psycopg.connect(dsn, autocommit=True, options=_SETTINGS)
         self.sql.execute("CREATE PUBLICATION tap FOR ALL TABLES")
         self.sql.execute(
@@ -54,7 +63,7 @@ class Tap:
         self.sql.close()
 
     def plan(self, table: str) -> TablePlan:
-        rows = self._catalog(self._value("SELECT %s::regclass::oid::int8", table))
+        rows = self._catalog(int(self._text("SELECT %s::regclass::oid::int8", table)))
         return plan_table(rows, self._types(row.type_oid for row in rows), self._options(table))
 
     def resolve(self, relation: Relation) -> TablePlan:
@@ -63,11 +72,15 @@ class Tap:
         types = self._types(column.type_oid for column in relation.columns)
         return plan_relation(relation, self._catalog(relation.oid), types, self._options(relation.table.name))
 
-    def copy(self, plan: TablePlan, *, step: int = 1 << 20) -> list[dict[str, object]]:
-        """All rows of the table, through COPY and our decoder, in pieces of `step` bytes."""
+    def copied_bytes(self, plan: TablePlan) -> bytes:
+        """What COPY sends for the plan's columns."""
         query = f"COPY (SELECT {plan.copy_columns} FROM {plan.id}) TO STDOUT (FORMAT binary)"
         with self.sql.cursor() as cursor, cursor.copy(query.encode()) as copy:
-            received = b"".join(bytes(part) for part in copy)
+            return b"".join(bytes(part) for part in copy)
+
+    def copy(self, plan: TablePlan, *, step: int = 1 << 20) -> list[dict[str, object]]:
+        """All rows of the table, through COPY and our decoder, in pieces of `step` bytes."""
+        received = self.copied_bytes(plan)
         decoder = CopyDecoder(plan)
         rows: list[dict[str, object]] = []
         for at in range(0, len(received), step):
@@ -77,40 +90,60 @@ class Tap:
         decoder.finish()
         return rows
 
-    def frames(self) -> bytes:
+    def frames(self, *, binary: bool = True, streaming: bool = False) -> bytes:
         """What the server sends from the slot's start to the end of its WAL, as bytes of the connection."""
-        end = parse_lsn(self._value("SELECT pg_logical_emit_message(true, 'tap', 'end')::text"))
-        self._value("SELECT pg_current_wal_flush_lsn()::text")
-        conninfo = make_conninfo(self.dsn, replication="database", options=_SETTINGS)
-        wal = pq.PGconn.connect(conninfo.encode())
-        assert wal.status == pq.ConnStatus.OK, wal.get_error_message()
-        try:
-            return b"".join(self._receive(wal, end))
-        finally:
-            wal.finish()
+        with self.receiving(binary=binary, streaming=streaming) as receiver:
+            return receiver.finish()
 
-    def decoder(self, spool_dir: object, **options: object) -> StreamDecoder:
-        return StreamDecoder(self.resolve, spool_dir, binary=self._binary, **options)  # type: ignore[arg-type]
-
-    def _receive(self, wal: pq.PGconn, end: Lsn) -> Iterator[bytes]:
-        streaming = ", streaming 'on'" if self._streaming else ""
-        binary = ", binary 'true'" if self._binary else ""
-        slot = self._value("SELECT 'tap_' || current_database()")
-        started = wal.exec_(
-            f"START_REPLICATION SLOT {slot} LOGICAL 0/0 "
-            f"(proto_version '2', publication_names 'tap', messages 'true'{streaming}{binary})".encode()
+    @contextmanager
+    def receiving(self, *, binary: bool = True, streaming: bool = False) -> Iterator["Receiver"]:
+        """Receive while the caller writes: only so does the server stream what is rolled back later."""
+        options = ", binary 'true'" if binary else ""
+        options += ", streaming 'on'" if streaming else ""
+        settings = _SETTINGS + (_STREAM_AT_ONCE if streaming else "")
+        wal = psycopg.connect(
+            make_conninfo(self.dsn, replication="database", options=settings), autocommit=True
         )
-        assert started.status == pq.ExecStatus.COPY_BOTH, started.error_message
-        open_transaction = False
-        while True:
-            _, payload = wal.get_copy_data(0)
-            message = bytes(payload)
-            if message[:1] == b"w" and message[_HEADER : _HEADER + 1] == b"M" and b"tap\0" in message:
-                open_transaction = True
-            yield struct.pack(">cI", b"d", len(message) + 4) + message
-            is_end = message[:1] == b"w" and message[_HEADER : _HEADER + 1] == b"C" and open_transaction
-            if is_end and struct.unpack_from(">q", message, _HEADER + 10)[0] >= end:
-                return
+        receiver = Receiver(self.sql, wal.pgconn, options)
+        try:
+            receiver.thread.start()
+            yield receiver
+        finally:
+            receiver.is_wanted = False
+            receiver.thread.join()
+            wal.close()
+            self._release()
+
+    def _release(self) -> None:
+        """Wait until the slot is free again: a walsender outlives its client by a moment."""
+        self.sql.execute(
+            "SELECT pg_terminate_backend(active_pid, 10000) FROM pg_replication_slots "
+            "WHERE database = current_database() AND active"
+        )
+
+    def advance(self) -> None:
+        """Let the slot forget what was sent."""
+        self.sql.execute(
+            "SELECT pg_replication_slot_advance('tap_' || current_database(), pg_current_wal_lsn())"
+        )
+
+    def decode(
+        self, spool_dir: Path, *, binary: bool = True, streaming: bool = False, cuts: Iterable[int] = ()
+    ) -> list[ChangeSet]:
+        """All change sets from the slot's start until now."""
+        return feed(
+            self.decoder(spool_dir, binary=binary), self.frames(binary=binary, streaming=streaming), cuts
+        )
+
+    def decoder(
+        self, spool_dir: Path, *, binary: bool = True, only: str | None = None, **options: int
+    ) -> StreamDecoder:
+        """A decoder of every table, or of `only` one."""
+
+        def resolve(relation: Relation) -> TablePlan | None:
+            return self.resolve(relation) if only in (None, relation.table.name) else None
+
+        return StreamDecoder(resolve, spool_dir, binary=binary, **options)
 
     def _options(self, table: str) -> TableOptions:
         return self.options.get(table.rpartition(".")[2], TableOptions())
@@ -121,10 +154,58 @@ class Tap:
     def _types(self, oids: Iterable[int]) -> dict[int, PgType]:
         return {row[0]: PgType(*row) for row in self.sql.execute(TYPES_SQL, (list(oids),))}
 
-    def _value(self, query: str, *parameters: object) -> str:
+    def _text(self, query: str, *parameters: str) -> str:
         row = self.sql.execute(query.encode(), parameters).fetchone()
         assert row is not None
-        return row[0]  # type: ignore[no-any-return]
+        return str(row[0])
+
+
+class Receiver:
+    """A walsender's client on a thread of its own."""
+
+    def __init__(self, sql: Connection, wal: PGconn, options: str) -> None:
+        self._sql, self._wal = sql, wal
+        self._received: list[bytes] = []
+        self._has_grown = threading.Condition()
+        row = sql.execute("SELECT 'tap_' || current_database()").fetchone()
+        assert row is not None
+        started = wal.exec_(
+            f"START_REPLICATION SLOT {row[0]} LOGICAL 0/0 "
+            f"(proto_version '2', publication_names 'tap', messages 'true'{options})".encode()
+        )
+        assert started.status == pq.ExecStatus.COPY_BOTH, started.error_message
+        self.is_wanted = True
+        self.thread = threading.Thread(target=self._receive)
+
+    def catch_up(self) -> None:
+        """Return when all that was written until now was received, committed or not."""
+        mark = f"mark {next(_MARKS)};".encode()
+        self._sql.execute("SELECT pg_logical_emit_message(true, 'tap', %s)", (mark.decode(),))
+        with self._has_grown:
+            assert self._has_grown.wait_for(lambda: self._has_committed(mark), timeout=20)
+
+    def finish(self) -> bytes:
+        """All frames until now."""
+        self.catch_up()
+        return b"".join(struct.pack(">cI", b"d", len(message) + 4) + message for message in self._received)
+
+    def _has_committed(self, mark: bytes) -> bool:
+        """Whether the transaction of the mark has arrived whole."""
+        marked = [number for number, message in enumerate(self._received) if mark in message]
+        after = self._received[marked[0] :] if marked else []
+        return any(message[:1] == b"w" and message[_HEADER : _HEADER + 1] in b"Cc" for message in after)
+
+    def _receive(self) -> None:
+        while self.is_wanted:
+            size, payload = self._wal.get_copy_data(1)
+            assert size >= 0, self._wal.get_error_message()
+            if size == 0:
+                select.select([self._wal.socket], [], [], 0.05)
+                self._wal.consume_input()
+                continue
+            with self._has_grown:
+                self._received.append(bytes(payload))
+                self._has_grown.notify()
 
 
 def feed(decoder: StreamDecoder, received: bytes, cuts: Iterable[int] = ()) -> list[ChangeSet]:

@@ -61,9 +61,11 @@ class CopyDecoder:
         start, length = np.empty((columns, room), np.int64), np.empty((columns, room), np.int32)
         nulls = np.zeros(columns, np.bool_)
         rows, consumed, state = _walk_tuples(data, at, start, length, nulls)
-        if state == _BROKEN or (self._done and data.size > consumed):
+        if self._done and data.size:
             raise _broken(self._plan)
         self._done = self._done or state == _DONE
+        if state == _BROKEN or (self._done and data.size > consumed):
+            raise _broken(self._plan)
         self._rest = data[consumed:].copy()
         if rows:
             self._relax(length[:, :rows], nulls)

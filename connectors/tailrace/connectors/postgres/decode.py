@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from tailrace.connectors.postgres import decode_array, decode_binary, decode_numeric, decode_text
 from tailrace.connectors.postgres.arrow_types import INTERVAL, Kind, ValueType
-from tailrace.connectors.postgres.cells import BINARY, NULL, BadCell, Cells, check
+from tailrace.connectors.postgres.cells import BINARY, NULL, BadCell, Cells, Reason, check
 
 Array: TypeAlias = "pa.Array[Any]"
 
@@ -76,7 +76,21 @@ def _integers_of_text(cells: Cells, arrow: pa.DataType) -> Array:
 
 
 def _floats_of_text(cells: Cells, arrow: pa.DataType) -> Array:
-    return pc.cast(_texts(cells, pa.string()), arrow)
+    """Arrow's parser rounds correctly and knows NaN and Infinity."""
+    texts = _texts(cells, pa.string())
+    try:
+        return pc.cast(texts, arrow)
+    except pa.ArrowInvalid:
+        row = next(row for row in range(len(texts)) if not _is_castable(texts[row : row + 1], arrow))
+        raise BadCell(row, Reason.MALFORMED) from None
+
+
+def _is_castable(texts: Array, arrow: pa.DataType) -> bool:
+    try:
+        pc.cast(texts, arrow)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _texts(cells: Cells, arrow: pa.DataType) -> Array:

@@ -17,6 +17,7 @@ from tailrace.connectors.postgres.wire import (
     read_i16,
     read_i32,
     read_i64,
+    read_u8,
 )
 
 _INFINITE, _OUT_OF_RANGE, _END_OF_DAY = int(Reason.INFINITE), int(Reason.OUT_OF_RANGE), int(Reason.END_OF_DAY)
@@ -185,6 +186,11 @@ def copy_bytes(
 
 
 @kernel
+def hex_digit(value: int) -> int:
+    return value + (48 if value < 10 else 87)
+
+
+@kernel
 def uuids(data: Bytes, start: Offsets, length: Lengths, out: Bytes) -> int:
     """36 characters each, packed one after another, none for a null."""
     at = 0
@@ -197,8 +203,8 @@ def uuids(data: Bytes, start: Offsets, length: Lengths, out: Bytes) -> int:
             if j == 4 or j == 6 or j == 8 or j == 10:
                 out[at] = 45
                 at += 1
-            byte = data[start[i] + j]
-            for nibble in (byte >> 4, byte & 15):
-                out[at] = nibble + (48 if nibble < 10 else 87)
-                at += 1
+            byte = read_u8(data, start[i] + j)
+            out[at] = hex_digit(byte >> 4)
+            out[at + 1] = hex_digit(byte & 15)
+            at += 2
     return GOOD

@@ -16,7 +16,8 @@ _INFINITE, _OUT_OF_RANGE, _END_OF_DAY = int(Reason.INFINITE), int(Reason.OUT_OF_
 _MALFORMED = int(Reason.MALFORMED)
 
 _MINUS, _PLUS, _POINT, _COLON, _BLANK = ord("-"), ord("+"), ord("."), ord(":"), ord(" ")
-_ZERO, _NINE, _LOWER_I, _LOWER_T, _UPPER_B = ord("0"), ord("9"), ord("i"), ord("t"), ord("B")
+_ZERO, _NINE = ord("0"), ord("9")
+_LOWER_F, _LOWER_I, _LOWER_T, _UPPER_B = ord("f"), ord("i"), ord("t"), ord("B")
 _YEAR, _MONTH, _DAY = ord("y"), ord("m"), ord("d")
 _SECOND = 1_000_000
 _BACKSLASH, _X = ord("\\"), ord("x")
@@ -25,8 +26,8 @@ _BACKSLASH, _X = ord("\\"), ord("x")
 @kernel
 def bools(data: Bytes, start: Offsets, length: Lengths, out: npt.NDArray[np.bool_]) -> int:
     for i in range(length.size):
-        out[i] = length[i] > 0 and data[start[i]] == _LOWER_T
-        if length[i] >= 0 and length[i] != 1:
+        out[i] = length[i] == 1 and data[start[i]] == _LOWER_T
+        if length[i] >= 0 and (length[i] != 1 or (not out[i] and data[start[i]] != _LOWER_F)):
             return bad(i, _MALFORMED)
     return GOOD
 

@@ -38,8 +38,14 @@ STREAM_CONTROL[[STREAM_START, STREAM_STOP, STREAM_COMMIT, STREAM_ABORT]] = True
 TURNING_POINT = np.zeros(256, np.bool_)
 """Messages that end a run of rows: what follows is another shape, or must not be reordered across it."""
 TURNING_POINT[[RELATION, TRUNCATE]] = True
-_KNOWN = STREAM_CONTROL.copy()
-_KNOWN[[BEGIN, COMMIT, RELATION, TRUNCATE, INSERT, UPDATE, DELETE, TYPE, ORIGIN, MESSAGE]] = True
+_SMALLEST = np.full(256, 1 << 62, np.int64)
+"""Bytes that a message of each kind has at least; a kind that is not here is unknown."""
+for _kind, _size in (
+    *((BEGIN, 21), (COMMIT, 26), (RELATION, 10), (TRUNCATE, 10), (TYPE, 7), (ORIGIN, 10), (MESSAGE, 15)),
+    *((INSERT, 8), (UPDATE, 8), (DELETE, 8)),
+    *((STREAM_START, 6), (STREAM_STOP, 1), (STREAM_COMMIT, 30), (STREAM_ABORT, 9)),
+):
+    _SMALLEST[_kind] = _size
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +92,10 @@ def messages_of(block: Bytes, starts: Offsets, ends: Offsets) -> Messages:
     data = block.view()
     data.flags.writeable = False  # one compiled variant, whatever the caller's buffer is
     kinds = data[starts]
-    if not _KNOWN[kinds].all():
-        kind = chr(kinds[~_KNOWN[kinds]][0])
+    broken = np.flatnonzero(ends - starts < _SMALLEST[kinds])
+    if broken.size:
         raise TailraceError(
-            f"the replication stream holds a message of unknown kind {kind!r}",
+            f"the replication stream holds a message of kind {chr(kinds[broken[0]])!r} that we cannot read",
             fix="create the slot without two_phase; or report this with the server's version",
         )
     return Messages(data, starts, ends, kinds)

@@ -110,7 +110,7 @@ class Spool:
     def move_to_file(self, folder: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by close()
+            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed by close()
         except OSError as error:
             raise _cannot_spool(folder, error) from error
         self._folder = folder
@@ -119,11 +119,10 @@ class Spool:
     def _write_chunks(self, file: IO[bytes]) -> None:
         try:
             for packed, ends in self._chunks:
-                file.write(np.array([packed.size, ends.size], np.int64).data)
-                file.write(packed.data)
-                file.write(ends.data)
-            file.flush()
+                for part in (np.array([packed.size, ends.size], np.int64), packed, ends):
+                    _write_all(file, part.view(np.uint8).data)
         except OSError as error:
+            file.close()
             raise _cannot_spool(self._folder, error) from error
         self._chunks = []
         self.memory_bytes = 0
@@ -159,6 +158,12 @@ class Spool:
             messages.kinds[kept],
             messages.xid_bytes,
         )
+
+
+def _write_all(file: IO[bytes], part: memoryview) -> None:
+    """An unbuffered file may take a part only, and keeps nothing back that could fail when it is closed."""
+    while part:
+        part = part[file.write(part) :]
 
 
 def _cannot_spool(folder: Path, error: OSError) -> TailraceError:

@@ -79,6 +79,8 @@ class ColumnPlan:
     nullable: bool
     not_null: bool
     """The column itself is NOT NULL (`nullable` may still be true: TOAST)."""
+    storage: str
+    """attstorage: p plain (never TOASTed), x extended, e external, m main"""
     key: bool
     warning: str = ""
     """For `plan`: what a reader of the table should know; empty when there is nothing to say."""
@@ -90,9 +92,15 @@ class ColumnPlan:
 
     @property
     def copy_expression(self) -> str:
-        """The column in the SELECT list of a binary COPY: cast where only its text is read."""
+        """The column in the SELECT list of a binary COPY.
+
+        Where only its text is read, format() prints it by the type's output function, as the stream does;
+        a cast to text would not (inet, bool and char(n) differ).  num_nulls() sees a null composite as one.
+        """
         quoted = quote_identifier(self.name)
-        return quoted if self.binary else f"{quoted}::pg_catalog.text"
+        if self.binary:
+            return quoted
+        return f"CASE pg_catalog.num_nulls({quoted}) WHEN 0 THEN pg_catalog.format('%s', {quoted}) END"
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +201,7 @@ def plan_relation(
         is_key = column.name in key
         in_index = is_key and relation.replica_identity in ("d", "i")
         not_null = row.not_null if row else old.not_null if old else in_index
-        storage = row.storage if row else _storage(column.type_oid, types)
+        storage = row.storage if row else old.storage if old else _storage(column.type_oid, types)
         toastable = storage != "p" and not is_key and value.kind is not Kind.DECIMAL
         if column.name in options.as_text:
             value = as_text(value)
@@ -207,6 +215,7 @@ def plan_relation(
                 value=value,
                 nullable=toastable or not not_null,
                 not_null=not_null,
+                storage=storage,
                 key=is_key,
                 warning=_warning(relation.table, column.name, pg_type, value, options),
             )

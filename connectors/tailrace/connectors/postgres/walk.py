@@ -110,6 +110,8 @@ def _tuple(
             length[c] = UNCHANGED
             format_bit[c] = SAW_UNCHANGED
         else:
+            if at + 4 > end:
+                return -1
             size = read_u32(data, at)
             start[c] = at + 4
             length[c] = size
