@@ -1,0 +1,1 @@
+"""Benchmarks: ratios in one run, never asserted by a test.  `make bench`."""
