@@ -93,6 +93,10 @@ class TableFeed:
         """Offset after the last record that arrived, per partition."""
         return {(self.topic, number): part.arrived for number, part in self._partitions.items()}
 
+    def decoded(self) -> dict[TopicPartition, int]:
+        """Offset after the last record that left the raw buffers, per partition."""
+        return {(self.topic, number): part.start for number, part in self._partitions.items()}
+
     def add_partition(self, number: int, start: int) -> None:
         """The topic grew."""
         self._partitions[number] = _Partition(start, start)

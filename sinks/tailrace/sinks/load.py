@@ -174,7 +174,7 @@ class LoadLoop:
                 feed.writer.upkeep()
 
     def _take_segment(self, control: ControlLog) -> None:
-        read = {place: at for feed in self._raw for place, at in feed.positions().items()}
+        read = {place: at for feed in self._raw for place, at in feed.decoded().items()}
         segment = control.take(read, self._policy.max_rows)
         if segment is None:
             return

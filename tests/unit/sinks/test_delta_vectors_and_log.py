@@ -1,0 +1,358 @@
+"""Deletion vectors and log against deltalake, and what is refused."""
+
+import errno
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import deltalake
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyroaring import BitMap
+from tests.fixtures.tables import scan_delta
+
+from tailrace.changes import ConfigError, FencedError, TailraceError
+from tailrace.sinks.backend import CommitConflict, ForeignWriteError
+from tailrace.sinks.delta import vectors
+from tailrace.sinks.delta.log import read_log
+from tailrace.sinks.delta.sink import DeltaSink
+from tailrace.sinks.delta.store import LocalStore, ObjectStore, open_store
+from tailrace.sinks.mirror import MirrorWriter
+from tailrace.sinks.sink import SinkPlace, Target
+from tailrace.sinks.testing import ModelSource, assert_mirrors, rows_by_key
+
+
+def open_mirror(folder: Path, source: ModelSource, **options: Any) -> MirrorWriter:
+    config = DeltaSink.Config(path="lake", **{"checkpoint_every": 5, "keep_old_files": 0.0, **options})
+    sink = DeltaSink(config, SinkPlace("shop/lake", folder / "cache", folder))
+    writer = sink.open_table(Target("orders", source.table, "mirror"))
+    assert isinstance(writer, MirrorWriter)
+    return writer
+
+
+def commit(writer: MirrorWriter, source: ModelSource, changes: int = 40) -> None:
+    writer.stage(source.transaction(changes))
+    writer.commit({}, source.lsn)
+
+
+@given(st.binary(max_size=80).filter(lambda data: len(data) % 4 == 0))
+def test_z85_comes_back(data: bytes) -> None:
+    assert vectors.z85_decode(vectors.z85_encode(data)) == data
+
+
+@settings(max_examples=50)
+@given(
+    st.dictionaries(
+        st.text(min_size=1, max_size=5), st.sets(st.integers(0, 2**32 - 1), min_size=1), max_size=4
+    )
+)
+def test_vectors_come_back_from_their_file(wanted: dict[str, set[int]]) -> None:
+    _path, data, descriptors = vectors.encode_file({path: BitMap(rows) for path, rows in wanted.items()})
+    assert {path: set(vectors.decode(data, d)) for path, d in descriptors.items()} == wanted
+
+
+def test_a_damaged_vector_is_refused() -> None:
+    _path, data, descriptors = vectors.encode_file({"x": BitMap([1, 2, 3])})
+    damaged = bytearray(data)
+    damaged[descriptors["x"]["offset"] + 25] ^= 1
+    with pytest.raises(TailraceError, match="damaged"):
+        vectors.decode(bytes(damaged), descriptors["x"])
+
+
+def test_every_reader_sees_every_version_right(tmp_path: Path, delta_scan: Any) -> None:
+    source = ModelSource(seed=11)
+    writer = open_mirror(tmp_path, source)
+    for _ in range(12):
+        commit(writer, source)
+        assert_mirrors(delta_scan(writer.location), source)
+        writer.upkeep()
+    assert any(file.vector is not None for file in writer.state.files.values())  # type: ignore[attr-defined]
+
+
+def test_a_reader_without_deletion_vectors_reads_copy_on_write_tables(tmp_path: Path) -> None:
+    source = ModelSource(seed=12)
+    writer = open_mirror(tmp_path, source, write="copy_on_write")
+    for _ in range(6):
+        commit(writer, source)
+    table = deltalake.DeltaTable(writer.location)
+    assert (table.protocol().min_reader_version, table.protocol().min_writer_version) == (1, 2)
+    assert_mirrors(table.to_pyarrow_table(), source)
+
+
+def test_deltalake_sees_our_offsets_also_after_a_checkpoint(tmp_path: Path) -> None:
+    source = ModelSource(seed=13)
+    writer = open_mirror(tmp_path, source)
+    for offset in range(1, 8):
+        writer.stage(source.transaction(5))
+        writer.commit({("raw.shop.orders", 0): offset}, source.lsn)
+        writer.upkeep()
+    table = deltalake.DeltaTable(writer.location)
+    assert (Path(writer.location) / "_delta_log/_last_checkpoint").exists()
+    assert table.transaction_version("shop/lake/raw.shop.orders/0") == 7
+    assert table.transaction_version("shop/lake//lsn") == source.lsn
+
+
+def test_the_log_reads_the_same_from_a_checkpoint_as_from_commits(tmp_path: Path) -> None:
+    source = ModelSource(seed=14)
+    writer = open_mirror(tmp_path, source, checkpoint_every=1000)
+    for _ in range(9):
+        commit(writer, source)
+    store = LocalStore(Path(writer.location))
+    from_commits = read_log(store)
+    deltalake.DeltaTable(writer.location).create_checkpoint()
+    for commit_file in (Path(writer.location) / "_delta_log").glob("*.json"):
+        commit_file.unlink()
+    from_checkpoint = read_log(store)
+    assert from_commits is not None
+    assert from_checkpoint is not None
+    assert from_checkpoint.transactions == from_commits.transactions
+    assert from_checkpoint.version == from_commits.version
+    for path, add in from_commits.adds.items():
+        assert from_checkpoint.adds[path].get("deletionVector") == add.get("deletionVector")
+    again = open_mirror(tmp_path, source)
+    commit(again, source)
+    assert_mirrors(scan_delta(again.location), source)
+
+
+def test_foreign_compaction_between_two_commits_is_survived(tmp_path: Path) -> None:
+    source = ModelSource(seed=15)
+    writer = open_mirror(tmp_path, source)
+    for step in range(6):
+        commit(writer, source)
+        writer.stage(source.transaction(40))
+        if step % 2:
+            deltalake.DeltaTable(writer.location).optimize.compact()
+        else:
+            deltalake.DeltaTable(writer.location).optimize.z_order(["customer"])
+        writer.stage(source.transaction(40))
+        writer.commit({}, source.lsn)
+        assert_mirrors(scan_delta(writer.location), source)
+
+
+def test_a_foreign_append_is_refused_at_commit_and_at_open(tmp_path: Path) -> None:
+    source = ModelSource(seed=16)
+    writer = open_mirror(tmp_path, source)
+    commit(writer, source)
+    rows = scan_delta(writer.location).slice(0, 2)
+    deltalake.write_deltalake(writer.location, rows, mode="append")
+    with pytest.raises(ForeignWriteError, match="version"):
+        commit(writer, source)
+    with pytest.raises(ForeignWriteError):
+        open_mirror(tmp_path, source)
+
+
+def test_a_commit_whose_answer_was_lost_is_found_by_reading_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = ModelSource(seed=17)
+    writer = open_mirror(tmp_path, source)
+    create, lost = LocalStore.create, list[str]()
+
+    def lose_the_answer(self: LocalStore, path: str, data: bytes) -> None:
+        create(self, path, data)
+        if len(lost) < 10 and len(lost) % 2 == 0:
+            lost.append(path)
+            raise CommitConflict("timeout")
+        lost.append("")
+
+    monkeypatch.setattr(LocalStore, "create", lose_the_answer)
+    for _ in range(12):
+        commit(writer, source)
+        assert_mirrors(scan_delta(writer.location), source)
+    assert sum(map(bool, lost)) >= 5
+    # one version per commit: nothing was written twice
+    assert writer.state.version == 12
+
+
+def test_a_request_that_never_arrived_is_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = ModelSource(seed=18)
+    writer = open_mirror(tmp_path, source)
+    create, failures = LocalStore.create, [True, True, False, True, False]
+
+    def fail_before(self: LocalStore, path: str, data: bytes) -> None:
+        if failures and failures.pop(0):
+            raise CommitConflict("connection reset")
+        create(self, path, data)
+
+    monkeypatch.setattr(LocalStore, "create", fail_before)
+    for _ in range(4):
+        commit(writer, source)
+        assert_mirrors(scan_delta(writer.location), source)
+
+
+def test_a_fenced_writer_cannot_even_compact(tmp_path: Path) -> None:
+    source = ModelSource(seed=19)
+    old = open_mirror(tmp_path, source)
+    for _ in range(12):
+        commit(old, source)
+    open_mirror(tmp_path, source)
+    with pytest.raises(FencedError):
+        old.upkeep()
+
+
+def test_a_table_that_is_not_ours_is_refused_and_left_alone(tmp_path: Path) -> None:
+    source = ModelSource(seed=20)
+    path = tmp_path / "lake/orders"
+    deltalake.write_deltalake(str(path), pa.table({"id": [1]}))
+    before = sorted(file.name for file in path.rglob("*"))
+    with pytest.raises(ConfigError, match="not kept by this sink"):
+        open_mirror(tmp_path, source)
+    assert sorted(file.name for file in path.rglob("*")) == before
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "lake").write_text("a file, where the folder should be")
+    with pytest.raises(TailraceError, match="lake/orders"):
+        open_mirror(tmp_path, ModelSource())
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".bin", ".json"])
+def test_a_full_disk_loses_nothing_and_leaves_nothing_half_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    source = ModelSource(seed=21)
+    writer = open_mirror(tmp_path, source)
+    commit(writer, source, 100)
+    before = scan_delta(writer.location)
+    write = LocalStore._write
+
+    def full(self: LocalStore, target: Path, data: Any) -> Path:
+        if target.suffix == suffix:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(self, target, data)
+
+    changes = source.transaction(100)
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalStore, "_write", full)
+        with pytest.raises(TailraceError, match="No space left"):
+            writer.stage(changes)
+            writer.commit({}, source.lsn)
+        assert scan_delta(writer.location).equals(before)
+    again = open_mirror(tmp_path, source)
+    again.stage(changes)
+    again.commit({}, source.lsn)
+    assert_mirrors(scan_delta(again.location), source)
+
+
+def test_old_files_and_orphans_go_and_live_ones_stay(tmp_path: Path) -> None:
+    source = ModelSource(seed=22)
+    writer = open_mirror(tmp_path, source)
+    for _ in range(30):
+        commit(writer, source, 10)
+        writer.upkeep()
+    folder = Path(writer.location)
+    stray = folder / "part-00000000-0000-4000-8000-000000000000.zstd.parquet"
+    foreign = folder / "notes.txt"
+    for path in (stray, foreign):
+        path.write_text("x")
+        os.utime(path, (1, 1))
+    again = open_mirror(tmp_path, source)
+    again.upkeep()
+    data = {path.name for path in folder.glob("part-*")}
+    assert data == again.state.files.keys()
+    named = {vectors.vector_path(f.vector) for f in again.state.files.values() if f.vector}  # type: ignore[attr-defined]
+    assert {path.name for path in folder.glob("*.bin")} == named
+    assert foreign.exists()
+    assert_mirrors(scan_delta(writer.location), source)
+
+
+def test_old_files_stay_for_readers_of_older_versions(tmp_path: Path) -> None:
+    source = ModelSource(seed=23)
+    writer = open_mirror(tmp_path, source, keep_old_files=3600.0)
+    commit(writer, source, 60)
+    version, rows = writer.state.version, dict(source.rows)
+    reader = deltalake.DeltaTable(writer.location, version=version)
+    for _ in range(30):
+        commit(writer, source, 30)
+        writer.upkeep()
+    assert rows_by_key(pa.table(reader.scan().read_all()), ["id"]).keys() == rows.keys()
+
+
+def test_the_number_of_files_stays_bounded_over_tiny_commits(tmp_path: Path) -> None:
+    source = ModelSource(seed=24, keys=3000)
+    writer = open_mirror(tmp_path, source)
+    most = 0
+    for _ in range(150):
+        commit(writer, source, 2)
+        writer.upkeep()
+        most = max(most, len(writer.state.files))
+    assert most < 40
+    assert_mirrors(scan_delta(writer.location), source)
+
+
+def test_losing_the_cache_folder_costs_nothing_but_time(tmp_path: Path) -> None:
+    source = ModelSource(seed=25)
+    writer = open_mirror(tmp_path, source)
+    commit(writer, source)
+    writer.close()
+    shutil.rmtree(tmp_path / "cache")
+    writer = open_mirror(tmp_path, source)
+    commit(writer, source)
+    assert_mirrors(scan_delta(writer.location), source)
+
+
+def test_a_column_type_that_needs_a_feature_raises_the_protocol(tmp_path: Path) -> None:
+    source = ModelSource(seed=26)
+    writer = open_mirror(tmp_path, source)
+    commit(writer, source)
+    source.add_column(pa.field("seen", pa.timestamp("us")))
+    commit(writer, source)
+    protocol = deltalake.DeltaTable(writer.location).protocol()
+    assert "timestampNtz" in (protocol.reader_features or [])
+    assert_mirrors(scan_delta(writer.location), source)
+
+
+def test_tables_with_unknown_features_are_refused(tmp_path: Path) -> None:
+    source = ModelSource(seed=27)
+    writer = open_mirror(tmp_path, source)
+    log = Path(writer.location) / "_delta_log"
+    action = {
+        "protocol": {
+            "minReaderVersion": 3,
+            "minWriterVersion": 7,
+            "readerFeatures": ["columnMapping"],
+            "writerFeatures": ["columnMapping"],
+        }
+    }
+    (log / f"{1:020d}.json").write_text(json.dumps(action))
+    with pytest.raises(TailraceError, match="columnMapping"):
+        open_mirror(tmp_path, source)
+
+
+def test_an_object_store_is_used_by_its_url() -> None:
+    store = open_store("memory:///lake", {}, Path())
+    assert isinstance(store, ObjectStore)
+    store.create("a/1.json", b"x")
+    with pytest.raises(CommitConflict):
+        store.create("a/1.json", b"y")
+    store.put("a/2.json", pa.py_buffer(b"zz"))
+    assert (store.get("a/1.json"), store.get("a/2.json")) == (b"x", b"zz")
+    assert [entry.path for entry in store.list("a")] == ["a/1.json", "a/2.json"]
+    store.delete("a/1.json")
+    store.delete("a/1.json")
+    with pytest.raises(FileNotFoundError):
+        store.get("a/1.json")
+
+
+def test_an_unknown_place_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigError, match="gopher"):
+        open_store("gopher://lake/x", {}, Path())
+
+
+def test_moving_twice_in_one_commit_and_unchanged_cells_across_files(tmp_path: Path) -> None:
+    source = ModelSource(seed=28, keys=15)
+    writer = open_mirror(tmp_path, source)
+    for _ in range(60):
+        for _ in range(3):
+            writer.stage(source.transaction(6))
+        writer.commit({}, source.lsn)
+        writer.upkeep()
+    assert_mirrors(scan_delta(writer.location), source)
+    assert replace(writer.checkpoint, sequence=0) == replace(
+        open_mirror(tmp_path, source).checkpoint, epoch=1, sequence=0
+    )
