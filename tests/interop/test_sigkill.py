@@ -1,10 +1,9 @@
 """Every Python client writes while the broker is killed: nothing acknowledged is lost, nothing aborted is read."""
 
 import asyncio
-import gc
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import aiokafka
 import aiokafka.errors
@@ -20,6 +19,7 @@ with warnings.catch_warnings():
     import kafka.errors
 
 pytestmark = [
+    pytest.mark.usefixtures("collect_left_sockets"),
     pytest.mark.filterwarnings("ignore:read_text is deprecated:DeprecationWarning"),
     # kafka-python leaves sockets to the garbage collector when its broker was killed
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
@@ -31,13 +31,6 @@ TIMEOUT_S = 60.0
 
 # a client's writer: writes until told to stop, reports each step, fills the ledger
 Writer = Callable[[str, Ledger, Progress, threading.Event], None]
-
-
-@pytest.fixture(autouse=True)
-def collect_left_sockets() -> Iterator[None]:
-    """Sockets that a client left open are collected here, under this module's filter of warnings."""
-    yield
-    gc.collect()
 
 
 def write_while_killing(broker: EmbeddedBroker, writer: Writer) -> Ledger:
