@@ -78,10 +78,13 @@ class TableFeed:
         self.freshness = Freshness()
         self.changes = 0
         self.committed_at = time.monotonic()
+        self.newest_ms: int | None = None
+        """Commit time at the source up to which the table is known to be; None before the first commit of this run."""
         self._decoder = decoder
         self._partitions = {partition: _Partition(start, start) for partition, start in starts.items()}
         self._cuts: deque[_Cut] = deque()
         self._staged_rows = 0
+        self._staged_ms: tuple[int, int] | None = None  # commit times of the oldest and newest staged change
         self._dirty = False
 
     @property
@@ -107,6 +110,16 @@ class TableFeed:
             sum(map(len, part.ready)) + sum(read_header(data).record_count for _end, data in part.raw)
             for part in self._partitions.values()
         )
+
+    def waiting_since_ms(self) -> int | None:
+        """Commit time of the oldest change that arrived and is not in the table; None when nothing waits."""
+        times = [] if self._staged_ms is None else [self._staged_ms[0]]
+        for part in self._partitions.values():
+            if part.ready:
+                times.append(int(part.ready[0].timestamp[0]) // 1000)
+            elif part.raw:
+                times.append(read_header(part.raw[0][1]).base_timestamp)
+        return min(times, default=None)
 
     def lag(self) -> int:
         """Records of the topic that are not in the table yet; an estimate, exact when it is 0."""
@@ -170,6 +183,9 @@ class TableFeed:
         self._staged_rows = 0
         self._dirty = False
         self.committed_at = time.monotonic()
+        if self._staged_ms is not None:
+            self.newest_ms = max(self._staged_ms[1], self.newest_ms or 0)
+            self._staged_ms = None
         self.freshness.visible()
 
     def _is_read(self, number: int, cut: _Cut) -> bool:
@@ -226,6 +242,10 @@ class TableFeed:
         self._dirty = True
         for batch in batches:
             self.freshness.staged(batch.timestamp[batch.op != OP_READ])
+            if len(batch):
+                oldest, newest = int(batch.timestamp.min()) // 1000, int(batch.timestamp.max()) // 1000
+                known = self._staged_ms or (oldest, newest)
+                self._staged_ms = min(known[0], oldest), max(known[1], newest)
 
 
 def _is_worth_a_file(batches: Sequence[ChangeBatch]) -> bool:

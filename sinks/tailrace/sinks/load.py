@@ -162,6 +162,7 @@ class LoadLoop:
         offsets = {(feed.topic, number): at for number, at in segment.offsets(feed.topic).items()}
         offsets[self._control.place] = segment.next_offset
         feed.commit(max(segment.position.lsn, feed.writer.checkpoint.lsn), offsets)
+        feed.newest_ms = max(segment.position.timestamp // 1000, feed.newest_ms or 0)
         feed.writer.upkeep()
 
     def _load_free(self) -> None:
@@ -236,6 +237,8 @@ def _described(feed: TableFeed) -> dict[str, Any]:
         "changes": feed.changes,
         "lsn": checkpoint.lsn,
         "lag_rows": lag,
+        "newest_ms": feed.newest_ms,
+        "waiting_since_ms": feed.waiting_since_ms(),
         "freshness_p50_ms": p50,
         "freshness_p99_ms": p99,
     }

@@ -126,6 +126,12 @@ class Sink(Protocol):
 
     def __init__(self, config: Any, place: SinkPlace) -> None: ...
 
+    def check(self, names: Sequence[str]) -> None:
+        """ConfigError when tables of these names could not be written; changes nothing anywhere.
+
+        Asked before a pipeline starts, so that a wrong place is told before the source has made its slot.
+        """
+
     def open_table(self, target: Target) -> TableWriter:
         """Open or create the table and take it over.
 

@@ -1,5 +1,6 @@
 """The Delta sink: one folder per table."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import deltalake
@@ -14,6 +15,7 @@ from tailrace.sinks.delta.log import read_log
 from tailrace.sinks.delta.store import TableStore, open_store
 from tailrace.sinks.delta.table import DeltaTable
 from tailrace.sinks.evolve import conform
+from tailrace.sinks.folder import require_writable
 from tailrace.sinks.mirror import MirrorWriter
 from tailrace.sinks.sink import SinkPlace, TableReading, TableWriter, Target
 
@@ -26,6 +28,13 @@ class DeltaSink:
     def __init__(self, config: Any, place: SinkPlace) -> None:
         self._config: DeltaConfig = config
         self._place = place
+
+    def check(self, names: Sequence[str]) -> None:
+        """Whether each table's folder can be made; of an object store only the options are looked at."""
+        for name in names:
+            folder = self._store(name).folder
+            if folder is not None:
+                require_writable(folder)
 
     def open_table(self, target: Target) -> TableWriter:
         """Open the table in its folder; see `Sink.open_table`."""

@@ -36,6 +36,8 @@ class TableStore(Protocol):
 
     url: str
     options: dict[str, str]
+    folder: Path | None
+    """The folder on the local disk; None for an object store."""
 
     def put(self, path: str, data: Any) -> None:
         """Write a file under a name that nobody else uses."""
@@ -72,6 +74,7 @@ class LocalStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
+        self.folder: Path | None = self._root
         self.url = str(self._root)
         self.options: dict[str, str] = {}
 
@@ -138,6 +141,7 @@ class ObjectStore:
 
     def __init__(self, url: str, options: dict[str, str], store: Any) -> None:
         self._store = store
+        self.folder: Path | None = None
         self.url = url
         self.options = options
 

@@ -1,5 +1,6 @@
 """The Iceberg sink: one table of a catalog per target."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from pydantic import BaseModel
@@ -9,7 +10,8 @@ from pyiceberg.table import Table
 
 from tailrace.sinks.append import AppendWriter
 from tailrace.sinks.checkpoint import Checkpoint, from_properties
-from tailrace.sinks.iceberg.catalog import open_catalog
+from tailrace.sinks.folder import require_writable
+from tailrace.sinks.iceberg.catalog import local_folder, open_catalog
 from tailrace.sinks.iceberg.config import IcebergConfig
 from tailrace.sinks.iceberg.table import IcebergTable
 from tailrace.sinks.mirror import MirrorWriter
@@ -25,6 +27,12 @@ class IcebergSink:
         self._config: IcebergConfig = config
         self._place = place
         self._catalog: Catalog | None = None
+
+    def check(self, names: Sequence[str]) -> None:
+        """Whether a local warehouse can be written; a remote one is asked when it is opened."""
+        folder = local_folder(self._config.warehouse, self._place.base_dir)
+        if folder is not None:
+            require_writable(folder)
 
     def open_table(self, target: Target) -> TableWriter:
         """Open the table of a target; see `Sink.open_table`."""
