@@ -67,6 +67,7 @@ class LogManager:
         self._logs: dict[_Key, PartitionLog] = {}
         self._offline: dict[_Key, str] = {}
         self._recovery_points: checkpoints.Offsets = {}
+        self._written_points: checkpoints.Offsets = {}
         self._log_starts: checkpoints.Offsets = {}
         self._leader_epoch = 0
         self._doomed: list[Path] = []
@@ -304,17 +305,18 @@ class LogManager:
             self._lock.release()
 
     def _move_recovery_points(self) -> bool:
+        """Note where the logs are durable; whether the file has to say so yet."""
         # a log whose epochs are not on disk must be checked again: only its batches tell them
         moved = {key: log.recovery_point for key, log in self._logs.items() if log.epochs.written}
-        changed = any(self._recovery_points.get(key) != point for key, point in moved.items())
         self._recovery_points.update(moved)
-        return changed
+        return self._recovery_points != self._written_points
 
     def _write_recovery_points(self) -> None:
         # the copy is taken under the lock: a checkpoint in a thread must not bring a deleted topic back
         with self._writing:
             points = dict(self._recovery_points)
             checkpoints.write_offsets(self.data_dir / checkpoints.RECOVERY_POINTS, points)
+            self._written_points = points
 
     def _directory(self, topic: str, partition: int) -> Path:
         return self.data_dir / f"{topic}-{partition}"

@@ -154,9 +154,11 @@ class LogMachine(RuleBasedStateMachine):
     def crash_and_start(self) -> None:
         self.at.crash_and_start()
 
-    @rule(part=st.floats(0, 1), garbage=st.binary(max_size=80))
-    def crash_with_a_torn_tail(self, part: float, garbage: bytes) -> None:
-        segment = self.at.log.segments[-1]
+    @rule(which=st.floats(0, 0.99), part=st.floats(0, 1), garbage=st.binary(max_size=80))
+    def lose_power_with_a_torn_tail(self, which: float, part: float, garbage: bytes) -> None:
+        segments = self.at.log.segments
+        unsynced = [segment for segment in segments if segment.size > segment.synced_size] or segments[-1:]
+        segment = unsynced[int(which * len(unsynced))]
         keep = segment.synced_size + int(part * (segment.size - segment.synced_size))
         kept = [header for position, header in segment.headers() if position + header.size <= keep]
         end = kept[-1].last_offset + 1 if kept else segment.base_offset
