@@ -46,27 +46,32 @@ class ControlLog:
                 self.notes[key.decode()] = {name: item for name, item in document.items() if name != "type"}
 
 
+def is_settled(client: Client, topic: str) -> bool:
+    """Whether no transaction is open on the control topic, so that what it says now is the last word."""
+    if topic not in client.metadata([topic]):
+        return True
+    place = [TopicPartition(topic, 0)]
+    stable = client.list_offsets(place, isolation="read_committed")
+    return stable == client.list_offsets(place, isolation="read_uncommitted")
+
+
 def read_control_log(client: Client, topic: str) -> ControlLog:
     """Read the whole topic, committed records only; an absent topic is an empty log.
 
-    Call it after the producer's `init`: that aborts what an older instance left open, so the end of the topic
-    is stable.  Raises TailraceError when something else writes there.
+    Raises TailraceError when something else writes there.
     """
     log = ControlLog()
     if topic not in client.metadata([topic]):
         return log
     place = TopicPartition(topic, 0)
-    end = client.list_offsets([place], isolation="read_uncommitted")[place]
+    end = client.list_offsets([place], isolation="read_committed")[place]
     fetcher = Fetcher(client, client.list_offsets([place], EARLIEST))
     while fetcher.positions[place] < end:
         for fetched in fetcher.poll():
-            where = f"topic {topic}"
-            records = parse_batches(fetched.batches, where=where)
+            records = parse_batches(fetched.batches, where=f"topic {topic}")
             for index in range(len(records)):
-                if records.offset[index] >= fetched.start_offset:
-                    log._apply(
-                        records.key(index), records.value(index), f"{where}, offset {records.offset[index]}"
-                    )
+                where = f"topic {topic}, offset {records.offset[index]}"
+                log._apply(records.key(index), records.value(index), where)
     return log
 
 

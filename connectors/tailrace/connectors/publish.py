@@ -18,7 +18,13 @@ from tailrace.broker.client import (
 )
 from tailrace.broker.protocol.errors import ErrorCode
 from tailrace.changes import Lsn, TailraceError, Truncate, crash_point
-from tailrace.connectors.control_log import ControlLog, NoteRecord, check_same_topics, read_control_log
+from tailrace.connectors.control_log import (
+    ControlLog,
+    NoteRecord,
+    check_same_topics,
+    is_settled,
+    read_control_log,
+)
 from tailrace.connectors.prepare import EncodedBatch, LogNames, PreparedSet
 from tailrace.connectors.source import LogState, Note
 from tailrace.registry.envelope import SourcePosition, TruncateMark, control_batch
@@ -26,6 +32,7 @@ from tailrace.registry.envelope import SourcePosition, TruncateMark, control_bat
 _TRANSACTION_TIMEOUT_MS = 4 * 3600 * 1000
 _KAFKA_LONGEST_TIMEOUT_MS = 900_000
 _REQUEST_BYTES = 16 << 20
+_PEEKS, _PEEK_PAUSE_S = 10, 0.05
 _CONTROL_CONFIGS = {"cleanup.policy": "compact", "segment.bytes": "16777216"}
 
 
@@ -61,6 +68,14 @@ class Publisher:
     def in_transaction(self) -> bool:
         """Whether pieces of a source transaction wait for their position."""
         return self._producer.in_transaction
+
+    def peek(self) -> LogState | None:
+        """Where the log stands, without fencing anybody; None while a transaction on it is still open."""
+        for _ in range(_PEEKS):
+            if is_settled(self._client, self._names.control_topic):
+                return read_control_log(self._client, self._names.control_topic).state
+            time.sleep(_PEEK_PAUSE_S)
+        return None
 
     def open(self) -> LogState:
         """Fence an older instance and read back where the log stands.  Creates nothing."""

@@ -1,5 +1,6 @@
 """The source part as a process: configuration, crash points, status, and sessions until it is stopped."""
 
+import contextlib
 import logging
 import threading
 import time
@@ -82,8 +83,8 @@ def run(config: SourcePartConfig, stop: threading.Event) -> None:
 
     Returns after a clean stop: everything that was read is either committed and confirmed, or will be read
     again.  A lost source or broker is tried again with growing pauses for as long as it takes, once a session
-    has run; before that SourceUnavailable is raised, so that a wrong address is told at once.  Raises
-    TailraceError when a person must act.
+    has run; before that it is a ConfigError, so that a wrong address is told at once.  Raises TailraceError
+    when a person must act.
     """
     _Part(config, stop).run()
 
@@ -109,6 +110,8 @@ class _Part:
                 productive = self._account()
                 self._fruitless = 0 if productive else self._fruitless + 1
                 if not self._may_try_again(error):
+                    if error.retriable:  # tried often enough: a person must look
+                        raise ConfigError(error.what, fix=error.fix) from error
                     raise
                 pause = _FIRST_PAUSE_S if productive else min(2 * pause, _LONGEST_PAUSE_S)
                 _log.warning("%s; trying again in %.1f s", error, pause)
@@ -125,8 +128,11 @@ class _Part:
         names = LogNames(
             config.pipeline, config.topics, config.control_topic, config.partitions, config.retention_ms
         )
-        with Client(config.bootstrap, client_id=f"tailrace-source-{config.pipeline}") as client:
-            self._session = session = Session(client, RegistryClient(config.registry_url), names, source)
+        with (
+            Client(config.bootstrap, client_id=f"tailrace-source-{config.pipeline}") as client,
+            contextlib.closing(RegistryClient(config.registry_url)) as registry,
+        ):
+            self._session = session = Session(client, registry, names, source)
             reporter = threading.Thread(target=self._report, args=(session,), name="status")
             reporter.start()
             try:
@@ -137,13 +143,18 @@ class _Part:
 
     def _may_try_again(self, error: TailraceError) -> bool:
         if isinstance(error, SourceUnavailable):
-            # nothing was ever read: more likely a wrong address than a server that is down for a moment
-            log = self._session.log if self._session is not None else None
-            return log is not None and bool(log.notes)
+            return self._is_known()
         if isinstance(error, BrokerUnavailableError):
             return True
         lost = isinstance(error, BrokerError) and error.error in _LOST_PRODUCER
         return (lost or error.retriable) and self._fruitless < _FRUITLESS_SESSIONS
+
+    def _is_known(self) -> bool:
+        """Whether the source was ever reached; if not, its address is more likely wrong than it is down."""
+        session = self._session
+        return session is not None and (
+            session.checked or (session.log is not None and bool(session.log.notes))
+        )
 
     def _account(self) -> bool:
         """Add the ended session's counters to ours; whether it committed anything."""

@@ -116,6 +116,8 @@ class Session:
         """Changes published and committed by this session, per table."""
         self.transactions = 0
         """Producer transactions committed by this session."""
+        self.checked = False
+        """Whether the source was reached and found fit."""
         self.log: LogState | None = None
         """What the log said at the start; None before it was read."""
 
@@ -124,9 +126,15 @@ class Session:
 
         ConfigError with every finding of the source's check, before anything is created anywhere.
         """
+        # a twin that holds the source is found here, before our producer would fence its producer
+        self.log = seen = self._publisher.peek()
+        if seen is not None:
+            check(self._source, seen)
         self.log = log = self._publisher.open()
+        if log != seen:
+            check(self._source, log)
         self.position = log.position
-        check(self._source, log)
+        self.checked = True
         preparer = ChangePreparer(self._schemas, self._names.topics, self._publisher.create_topics())
         threads = [
             threading.Thread(target=self._guard, args=(self._read, log, preparer), name="source"),

@@ -1,5 +1,6 @@
-"""A pipeline named shop from a database of the test's own into a broker of the test's own."""
+"""A pipeline with a name of its own, from a database of the test's own into a broker that tests share."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,8 +18,8 @@ from tailrace.connectors import service
 from tailrace.connectors.service import SourcePartConfig
 from tailrace.registry.client import RegistryClient
 
-CONTROL = "_tailrace.shop.control"
 DEADLINE_S = 30.0
+_NUMBERS = itertools.count(1)
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
@@ -35,6 +36,8 @@ class Shop:
     def __init__(
         self, dsn: str, stack: Stack, data_dir: Path, tables: Mapping[str, Mapping[str, Any]]
     ) -> None:
+        self.name = f"shop{next(_NUMBERS)}"
+        self.control = f"_tailrace.{self.name}.control"
         self.dsn = dsn
         self.tables = {TableId.parse(name): dict(options) for name, options in tables.items()}
         self.stack = stack
@@ -49,11 +52,11 @@ class Shop:
     def config(self) -> SourcePartConfig:
         """What the source part is told."""
         return SourcePartConfig(
-            pipeline="shop",
+            pipeline=self.name,
             source_type="postgres",
             options=self.options,
             topics={table: self.topic(table) for table in self.tables},
-            control_topic=CONTROL,
+            control_topic=self.control,
             bootstrap=self.stack.bootstrap,
             registry_url=self.stack.registry_url,
             data_dir=self.data_dir,
@@ -61,9 +64,9 @@ class Shop:
             partitions=self.partitions,
         )
 
-    @staticmethod
-    def topic(table: TableId) -> str:
-        return f"raw.shop.{table.name}"
+    def topic(self, table: TableId) -> str:
+        """The raw topic of a table."""
+        return f"raw.{self.name}.{table.name}"
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -86,6 +89,11 @@ class Shop:
         except BaseException as error:  # noqa: BLE001 - raised by `running`
             self.failure = error
 
+    def close(self) -> None:
+        """End the test's own connections."""
+        self.client.close()
+        self.registry.close()
+
     def catch_up(self) -> None:
         """Wait until the log is complete through what the source holds now."""
         with psycopg.connect(self.dsn) as connection:
@@ -93,7 +101,7 @@ class Shop:
         assert row is not None
         target = parse_lsn(row[0])
         wait_until(
-            lambda: self.failure is not None or mirror.durable_position(self.client, CONTROL) >= target,
+            lambda: self.failure is not None or mirror.durable_position(self.client, self.control) >= target,
             "catching up",
         )
         if self.failure is not None:
@@ -106,7 +114,7 @@ class Shop:
 
     def rows(self, table: str) -> mirror.Rows:
         """What the topic of a table adds up to."""
-        marks = mirror.read_truncates(self.client, CONTROL)
+        marks = mirror.read_truncates(self.client, self.control)
         return mirror.apply(self.changes(table), [mark for mark in marks if str(mark.table) == table])
 
     def assert_equal(self, table: str, key: str = "id") -> None:

@@ -8,12 +8,21 @@ import psycopg
 import pytest
 from tests.fixtures.registry import Stack
 from tests.integration.connectors import mirror
-from tests.integration.connectors.shop import CONTROL, Shop, wait_until
+from tests.integration.connectors.shop import Shop, wait_until
 
 from tailrace.changes import OP_CREATE, OP_DELETE, OP_READ, parse_lsn
 from tailrace.changes.status import read_status
 
 pytestmark = pytest.mark.postgres
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """One broker and registry for the whole file."""
+    running = Stack(tmp_path_factory.mktemp("stack"))
+    running.start()
+    yield running
+    running.kill()
 
 
 @pytest.fixture
@@ -38,7 +47,7 @@ def database(postgres: str) -> Iterator[psycopg.Connection]:
 def shop(postgres: str, database: psycopg.Connection, stack: Stack, tmp_path: Path) -> Iterator[Shop]:
     running = Shop(postgres, stack, tmp_path / "run", {"public.orders": {}, "public.docs": {}})
     yield running
-    running.client.close()
+    running.close()
 
 
 def test_snapshot_and_stream_add_up_to_the_tables(shop: Shop, database: psycopg.Connection) -> None:
@@ -57,10 +66,10 @@ def test_writes_during_the_snapshot_are_neither_lost_nor_doubled(
     shop: Shop, database: psycopg.Connection
 ) -> None:
     database.execute(
-        "INSERT INTO orders SELECT n, repeat('x', 200), 1, now() FROM generate_series(1001, 60000) n"
+        "INSERT INTO orders SELECT n, repeat('x', 200), 1, now() FROM generate_series(1001, 20000) n"
     )
     with shop.running():
-        for id_ in range(60001, 60400):
+        for id_ in range(60001, 60200):
             database.execute("INSERT INTO orders VALUES (%s, 'during', 2, now())", (id_,))
             database.execute("UPDATE orders SET note = 'touched' WHERE id = %s", (id_ - 60000,))
             database.execute("DELETE FROM orders WHERE id = %s", (id_ - 59000,))
@@ -104,7 +113,7 @@ def test_a_truncate_is_a_barrier_at_its_place(shop: Shop, database: psycopg.Conn
             database.execute("TRUNCATE orders, docs")
             database.execute("INSERT INTO orders VALUES (5001, 'after', 1, now())")
         shop.catch_up()
-    marks = mirror.read_truncates(shop.client, CONTROL)
+    marks = mirror.read_truncates(shop.client, shop.control)
     assert sorted(str(mark.table) for mark in marks) == ["public.docs", "public.orders"]
     offsets = next(mark.offsets for mark in marks if str(mark.table) == "public.orders")
     for change in shop.changes("public.orders"):
@@ -145,10 +154,10 @@ def test_a_large_transaction_is_one_producer_transaction(shop: Shop, database: p
     try:
         with shop.running():
             shop.catch_up()
-            before = mirror.durable_position(shop.client, CONTROL)
+            before = mirror.durable_position(shop.client, shop.control)
             with database.transaction():
                 database.execute(
-                    "INSERT INTO orders SELECT n, repeat('y', 400), 1, now() FROM generate_series(10001, 80000) n"
+                    "INSERT INTO orders SELECT n, repeat('y', 400), 1, now() FROM generate_series(10001, 25000) n"
                 )
                 database.execute("SAVEPOINT s")
                 database.execute("DELETE FROM orders")
@@ -158,7 +167,7 @@ def test_a_large_transaction_is_one_producer_transaction(shop: Shop, database: p
         database.execute("ALTER SYSTEM RESET logical_decoding_work_mem")
         database.execute("SELECT pg_reload_conf()")
     [lsn] = {change.lsn for change in shop.changes("public.orders") if change.op != OP_READ}
-    positions = [position.lsn for position in mirror.read_positions(shop.client, CONTROL)]
+    positions = [position.lsn for position in mirror.read_positions(shop.client, shop.control)]
     assert not [position for position in positions if before < position < lsn]
     shop.assert_equal("public.orders")
 
@@ -185,15 +194,16 @@ def test_every_position_names_offsets_that_hold_exactly_the_source_up_to_it(
             database.execute("UPDATE orders SET note = %s WHERE id = %s", (str(n), n))
         shop.catch_up()
     changes = shop.changes("public.orders")
-    for position in mirror.read_positions(shop.client, CONTROL):
-        offsets = position.offsets["raw.shop.orders"]
+    for position in mirror.read_positions(shop.client, shop.control):
+        offsets = position.offsets[f"raw.{shop.name}.orders"]
         for change in changes:
             assert (change.offset < offsets[change.partition]) == (change.lsn <= position.lsn)
 
 
-def confirmed_lsn(connection: psycopg.Connection) -> int | None:
+def confirmed_lsn(shop: Shop, connection: psycopg.Connection) -> int | None:
     row = connection.execute(
-        "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = 'tailrace_shop'"
+        "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = %s",
+        (f"tailrace_{shop.name}",),
     ).fetchone()
     return None if row is None or row[0] is None else parse_lsn(row[0])
 
@@ -203,9 +213,9 @@ def test_the_slot_never_stands_ahead_of_the_log(shop: Shop, database: psycopg.Co
         shop.catch_up()
         for n in range(100):
             database.execute("INSERT INTO orders VALUES (%s, 'x', 1, now())", (20000 + n,))
-            confirmed = confirmed_lsn(database)
+            confirmed = confirmed_lsn(shop, database)
             assert confirmed is not None
-            assert confirmed <= mirror.durable_position(shop.client, CONTROL)
+            assert confirmed <= mirror.durable_position(shop.client, shop.control)
 
 
 def test_an_idle_slot_follows_the_wal_of_other_tables(shop: Shop, database: psycopg.Connection) -> None:
@@ -216,8 +226,8 @@ def test_an_idle_slot_follows_the_wal_of_other_tables(shop: Shop, database: psyc
         row = database.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
         assert row is not None
         target = parse_lsn(row[0])
-        wait_until(lambda: (confirmed_lsn(database) or 0) >= target, "the slot follows")
-        assert mirror.durable_position(shop.client, CONTROL) >= target
+        wait_until(lambda: (confirmed_lsn(shop, database) or 0) >= target, "the slot follows")
+        assert mirror.durable_position(shop.client, shop.control) >= target
 
 
 def test_the_status_file_tells_rows_positions_and_state(shop: Shop, database: psycopg.Connection) -> None:

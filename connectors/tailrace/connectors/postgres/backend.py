@@ -51,7 +51,10 @@ class Backend(Protocol):
         """Send one CopyData message."""
 
     def stop(self) -> None:
-        """Say that we send no more, and go; what the server still sends is thrown away."""
+        """Say that we send no more, wait for the server to hang up, and `close`."""
+
+    def close(self) -> None:
+        """Let go of the session; it may be used for something else if the copy was read to its end."""
 
 
 def open_backend(connection: Connection) -> Backend:
@@ -114,6 +117,9 @@ class RawBackend:
             scrap = memoryview(bytearray(1 << 16))
             while time.monotonic() < deadline:
                 self.receive_into(scrap, 0.1)
+        self.close()
+
+    def close(self) -> None:
         self._socket.close()
 
     def _send_all(self, data: bytes) -> None:
@@ -187,9 +193,12 @@ class LibpqBackend:
             self._pgconn.flush()
 
     def stop(self) -> None:
-        with contextlib.suppress(SourceUnavailable, errors.Error):
+        with contextlib.suppress(errors.Error):
             self._pgconn.put_copy_end()
             self._pgconn.flush()
+
+    def close(self) -> None:
+        """The session is libpq's."""
 
 
 def messages(data: bytes) -> Iterator[tuple[int, bytes, int]]:

@@ -5,6 +5,7 @@ imports the slot's snapshot, so all pieces together are exactly the state at the
 PostgreSQL manual: SET TRANSACTION SNAPSHOT; COPY; "TID range scan" (14+).
 """
 
+import contextlib
 import queue
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -148,12 +149,13 @@ class SnapshotReader:
 
     def _read(self, connection: Connection, chunk: Chunk) -> None:
         decoder = CopyDecoder(chunk.plan)
-        for payload in copy_out(open_backend(connection), chunk.copy_command()):
-            for rows in decoder.feed(payload):
-                self._put((decoder.plan.schema, rows))
-            if self._stopping.is_set():
-                connection.close()
-                return
+        with contextlib.closing(open_backend(connection)) as backend:
+            for payload in copy_out(backend, chunk.copy_command()):
+                for rows in decoder.feed(payload):
+                    self._put((decoder.plan.schema, rows))
+                if self._stopping.is_set():
+                    connection.close()
+                    return
         decoder.finish()
 
     def _put(self, item: tuple[TableSchema, pa.RecordBatch] | Exception | None) -> None:

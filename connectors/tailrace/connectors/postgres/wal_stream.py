@@ -90,7 +90,11 @@ class WalStream:
         self._closing = False
         self._changed = threading.Condition()
         self._backend = open_backend(connection)
-        self._backend.start(_start_command(slot, publication, start, binary))
+        try:
+            self._backend.start(_start_command(slot, publication, start, binary))
+        except BaseException:
+            self._backend.close()
+            raise
         self._thread = threading.Thread(target=self._run, name="wal-receiver", daemon=True)
         self._thread.start()
 
