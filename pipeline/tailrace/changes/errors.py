@@ -8,6 +8,8 @@
 Messages name the thing, where, and the next step; never a row value, never a secret.
 """
 
+import errno
+
 
 class TailraceError(Exception):
     """Something a person must know about: `what` happened and how to `fix` it."""
@@ -37,3 +39,19 @@ class SourceDataError(TailraceError):
 
 class FencedError(TailraceError):
     """A newer instance owns the resource (slot, transactional id, table epoch)."""
+
+
+def operating_system_error(error: OSError, what: str = "") -> TailraceError:
+    """An OSError that nobody foresaw, in words: what the system said, of which file, and a step to try."""
+    said = error.strerror or type(error).__name__
+    where = f": {error.filename}" if error.filename else ""
+    fixes = {
+        errno.ENOSPC: "make room on the disk, then start again; nothing acknowledged is lost",
+        errno.EDQUOT: "make room on the disk, then start again; nothing acknowledged is lost",
+        errno.EFBIG: "raise the limit of file sizes (ulimit -f), then start again",
+        errno.EACCES: "check the rights of this user there",
+        errno.EROFS: "the file system is mounted read-only: choose another folder",
+        errno.EMFILE: "raise the limit of open files (ulimit -n), then start again",
+    }
+    text = f"{said}{where}"
+    return TailraceError(f"{what}: {text}" if what else text, fix=fixes.get(error.errno or 0, ""))

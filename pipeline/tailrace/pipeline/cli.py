@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import click
 
-from tailrace.changes.errors import TailraceError
+from tailrace.changes.errors import TailraceError, operating_system_error
 
 if TYPE_CHECKING:
     from tailrace.pipeline.plan import Plan
@@ -46,10 +46,13 @@ def command(name: str, group: click.Group = main) -> Callable[[Callable[_P, int 
             except TailraceError as error:
                 click.echo(f"error: {error}", err=True)
                 sys.exit(error.exit_code)
-            except KeyboardInterrupt:
-                sys.exit(130)
             except BrokenPipeError:  # the reader of our output has gone, as with `| head`
                 sys.exit(0)
+            except OSError as error:
+                click.echo(f"error: {operating_system_error(error)}", err=True)
+                sys.exit(1)
+            except KeyboardInterrupt:
+                sys.exit(130)
             sys.exit(code or 0)
 
         return group.command(name)(run)
@@ -87,6 +90,7 @@ def print_json(value: Any) -> None:
 def run(file: Path, data_dir: Path | None, only: str | None, until_caught_up: bool) -> int:
     """Run the pipeline FILE until interrupted."""
     from tailrace.pipeline.part import run_part
+    from tailrace.pipeline.preflight import preflight
     from tailrace.pipeline.source import open_source
     from tailrace.pipeline.status import CaughtUp
     from tailrace.pipeline.supervisor import Supervisor
@@ -94,14 +98,20 @@ def run(file: Path, data_dir: Path | None, only: str | None, until_caught_up: bo
     plan = plan_of(file)
     folder = (data_dir or plan.default_data_dir()).resolve()
     if only:
-        return run_part(plan, only, folder)
+        run_part(plan, only, folder)
+        return 0
     supervisor = Supervisor(plan, folder, talk)
-    if until_caught_up:
-        supervisor.run(CaughtUp(plan, folder, open_source(plan, folder).current_position()))
-    else:
-        supervisor.run()
-    talk("caught up" if until_caught_up else "stopped")
-    return 0
+    with supervisor.alone():
+        preflight(plan, folder)
+        if not until_caught_up:
+            supervisor.run()
+            talk("stopped")
+            return 0
+        if supervisor.run(CaughtUp(plan, folder, open_source(plan, folder).current_position())):
+            talk("caught up")
+            return 0
+    talk("stopped before every table had caught up")
+    return 130
 
 
 @command("validate")
@@ -158,6 +168,8 @@ def status(file: Path, data_dir: Path | None, as_json: bool) -> int:
         print_json(found)
     else:
         render(found)
+        if not any(part["alive"] for part in found["parts"]):
+            talk(f"the pipeline {resolved.name} does not run on {found['data_dir']}")
     return 0 if found["running"] else 1
 
 

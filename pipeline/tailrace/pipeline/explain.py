@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+from tailrace.changes import ConfigError
 from tailrace.connectors.source import DiscoveredTable, Finding
 from tailrace.pipeline.plan import Plan
+from tailrace.pipeline.preflight import check_sinks
 from tailrace.pipeline.source import open_source
 
 
@@ -69,11 +71,15 @@ class Findings:
 
 
 def explain_plan(plan: Plan) -> Findings:
-    """Ask the source; raises what it raises when it cannot be reached."""
+    """Ask the source and the sinks; raises what the source raises when it cannot be reached."""
     source = open_source(plan, plan.default_data_dir())
     try:
-        findings = tuple(source.check(None))
+        findings = source.check(None)
         blocked = any(finding.level == "error" for finding in findings)
-        return Findings(findings, () if blocked else tuple(source.discover()))
+        try:
+            check_sinks(plan, plan.default_data_dir())
+        except ConfigError as error:
+            findings.append(Finding("error", error.what, error.fix))
+        return Findings(tuple(findings), () if blocked else tuple(source.discover()))
     finally:
         source.close()

@@ -1,9 +1,11 @@
 """One part of a plan as this process: what `tailrace run FILE --only PART` does.
 
 Exit codes tell the supervisor what to do: 0 stopped cleanly, 1 or 2 a person must act, 75 (EX_TEMPFAIL)
-try again later; anything else, a signal above all, is a crash and is restarted.
+try again later; anything else, a signal above all, is a crash and is restarted.  The reason goes to the
+supervisor through a pipe: where the disk is full, no file could carry it.
 """
 
+import contextlib
 import ctypes
 import json
 import logging
@@ -14,17 +16,23 @@ import threading
 import time
 from pathlib import Path
 
-from tailrace.changes.errors import ConfigError, TailraceError
+from tailrace.changes.errors import ConfigError, TailraceError, operating_system_error
 from tailrace.changes.status import StatusFile
 from tailrace.pipeline.plan import BROKER, SOURCE, TRANSFORM, Endpoints, Plan
 
 EX_TEMPFAIL = 75
+_EX_SOFTWARE = 70
+_REASON_BYTES = 4096  # PIPE_BUF: written whole or not at all
 SUPERVISOR_PID = "TAILRACE_SUPERVISOR_PID"
+REASON_FD = "TAILRACE_REASON_FD"
 _PR_SET_PDEATHSIG = 1
 
 
-def run_part(plan: Plan, part: str, data_dir: Path) -> int:
-    """Run one part in the foreground until SIGTERM; return its exit code."""
+def run_part(plan: Plan, part: str, data_dir: Path) -> None:
+    """Run one part in the foreground until SIGTERM.
+
+    Raises TailraceError with the exit code for the supervisor: EX_TEMPFAIL where a later try may succeed.
+    """
     if part not in plan.parts():
         raise ConfigError(
             f"the pipeline {plan.name} has no part '{part}'", fix=f"parts: {', '.join(plan.parts())}"
@@ -37,11 +45,27 @@ def run_part(plan: Plan, part: str, data_dir: Path) -> int:
     try:
         _run(plan, part, data_dir, stop)
     except TailraceError as error:
-        logging.getLogger("tailrace").error("%s stopped: %s", part, error)
-        retriable = bool(getattr(error, "retriable", False))
-        StatusFile(data_dir, part).write("waiting" if retriable else "failed", error=str(error))
-        return EX_TEMPFAIL if retriable else error.exit_code
-    return 0
+        if error.retriable:
+            error.exit_code = EX_TEMPFAIL
+        _tell(data_dir, part, error)
+        raise
+    except OSError as error:
+        failure = operating_system_error(error, f"the part {part} stopped")
+        _tell(data_dir, part, failure)
+        raise failure from error
+    except Exception:
+        # not an error that tells a person what to do: crash, so that the supervisor tries again
+        logging.getLogger("tailrace").exception("%s crashed", part)
+        sys.exit(_EX_SOFTWARE)
+
+
+def _tell(data_dir: Path, part: str, error: TailraceError) -> None:
+    """Leave the reason for `tailrace status` and hand it to the supervisor."""
+    with contextlib.suppress(OSError):
+        StatusFile(data_dir, part).write("waiting" if error.retriable else "failed", error=str(error))
+    pipe = os.environ.get(REASON_FD)
+    if pipe is not None:
+        os.write(int(pipe), str(error).encode()[:_REASON_BYTES])
 
 
 def _run(plan: Plan, part: str, data_dir: Path, stop: threading.Event) -> None:

@@ -1,10 +1,10 @@
 """What a run is doing: parts, positions, and the lag of every table in rows, bytes and seconds."""
 
-import os
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -16,17 +16,22 @@ _STALE_S = 5.0
 
 
 def read_all(data_dir: Path) -> dict[str, dict[str, Any]]:
-    """Status documents of all parts; the broker keeps its own beside its log."""
-    return {**read_status(data_dir / BROKER), **read_status(data_dir)}
+    """Status documents of all parts, the newest of each; a running broker keeps its own beside its log."""
+    found = read_status(data_dir)
+    for part, document in read_status(data_dir / BROKER).items():
+        if part not in found or found[part]["updated_at"] < document["updated_at"]:
+            found[part] = document
+    return found
 
 
 def gather(plan: Plan, data_dir: Path) -> dict[str, Any]:
     """The state of a run as plain data; `running` says whether every part is alive and works."""
     documents = read_all(data_dir)
     parts = [_part(name, documents.get(name)) for name in plan.parts()]
+    alive = {part["part"] for part in parts if part["alive"]}
     source = documents.get(SOURCE, {})
     tables = [
-        _table(part, name, table, source)
+        _table(part, name, table, source, part in alive)
         for part, document in documents.items()
         if part.startswith("sink.")
         for name, table in document.get("tables", {}).items()
@@ -48,50 +53,59 @@ def gather(plan: Plan, data_dir: Path) -> dict[str, Any]:
 
 
 def _part(name: str, document: dict[str, Any] | None) -> dict[str, Any]:
-    if document is None:
-        return {"part": name, "state": "not started", "alive": False, "pid": None}
-    pid = int(document["pid"])
+    """One part; all fields are there whether it has started or not."""
+    found = document or {}
+    updated_at = found.get("updated_at")
     return {
         "part": name,
-        "state": document["state"],
-        "alive": _is_alive(pid),
-        "pid": pid,
-        "cpu_seconds": document["cpu_seconds"],
-        "max_rss_bytes": document["max_rss_bytes"],
-        "age_s": round(time.time() - document["updated_at"], 1),
-        "error": document.get("error"),
+        "state": found.get("state", "not started"),
+        "alive": document is not None and _is_alive(document),
+        "pid": found.get("pid"),
+        "cpu_seconds": found.get("cpu_seconds"),
+        "max_rss_bytes": found.get("max_rss_bytes"),
+        "age_s": None if updated_at is None else round(time.time() - updated_at, 1),
+        "error": found.get("error"),
     }
 
 
-def _table(part: str, name: str, table: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
-    """`lag_bytes` is WAL between the table and what the source has received; None behind a transform."""
+def _table(
+    part: str, name: str, table: dict[str, Any], source: dict[str, Any], alive: bool
+) -> dict[str, Any]:
+    """One table.
+
+    lag_rows     changes in the log that are not in the table; when the sink is dead, those of its last word.
+    lag_bytes    WAL between the table and what the source has received; None behind a transform.
+    lag_seconds  age of the oldest change that waits; where none is known, of what the table holds; None
+                 when the sink has not said either.
+    """
     received = parse_lsn(source["received_lsn"]) if source.get("received_lsn") else 0
-    behind_rows = int(table["lag_rows"])
-    newest_ms = table.get("newest_ms")
-    behind = behind_rows > 0 or table["state"] != "caught_up"
+    lag_rows = int(table["lag_rows"])
+    behind = lag_rows > 0 or table["state"] != "caught_up" or not alive
+    since_ms = table["waiting_since_ms"] or table["newest_ms"]
+    waits_s = None if since_ms is None else max(0.0, round(time.time() - since_ms / 1000, 1))
     return {
         "sink": part.removeprefix("sink."),
         "table": name,
         "location": table["location"],
-        "state": table["state"],
+        "state": table["state"] if alive else "no sink",
         "rows": table["rows"],
         "changes": table["changes"],
-        "lag_rows": behind_rows,
+        "lag_rows": lag_rows,
         "lag_bytes": max(0, received - table["lsn"]) if table["lsn"] else None,
-        "lag_seconds": round(time.time() - newest_ms / 1000, 1) if behind and newest_ms else 0.0,
+        "lag_seconds": waits_s if behind else 0.0,
         "freshness_p50_ms": table["freshness_p50_ms"],
         "freshness_p99_ms": table["freshness_p99_ms"],
     }
 
 
-def _is_alive(pid: int) -> bool:
+def _is_alive(document: dict[str, Any]) -> bool:
+    """Whether the process that wrote the document runs; a younger one with its number is another."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        process = psutil.Process(int(document["pid"]))
+        started = process.create_time()
+        return bool(process.status() != psutil.STATUS_ZOMBIE and started <= document["started_at"] + 1)
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
-        return True
-    return True
 
 
 def render(found: dict[str, Any]) -> None:
@@ -101,9 +115,8 @@ def render(found: dict[str, Any]) -> None:
     for part in found["parts"]:
         state = part["state"] if part["alive"] or part["pid"] is None else f"{part['state']} (dead)"
         memory = f"{part['max_rss_bytes'] / 2**20:.0f}" if part["pid"] else "-"
-        parts.add_row(
-            part["part"], state, str(part["pid"] or "-"), f"{part.get('cpu_seconds', 0):.1f}", memory
-        )
+        cpu = f"{part['cpu_seconds']:.1f}" if part["pid"] else "-"
+        parts.add_row(part["part"], state, str(part["pid"] or "-"), cpu, memory)
     console.print(parts)
     tables = Table(
         "sink", "table", "state", "rows", "lag rows", "lag bytes", "lag s", "fresh p50 ms", "p99 ms"

@@ -12,13 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tailrace.changes.errors import TailraceError
-from tailrace.changes.status import read_status
-from tailrace.pipeline.part import EX_TEMPFAIL, SUPERVISOR_PID, endpoints_path
+from tailrace.changes.errors import ConfigError, TailraceError
+from tailrace.pipeline.part import EX_TEMPFAIL, REASON_FD, SUPERVISOR_PID, endpoints_path
 from tailrace.pipeline.plan import BROKER, Plan
 
 _FIRST_PAUSE_S = 0.2
@@ -38,6 +37,8 @@ class _Child:
     pause_s: float = _FIRST_PAUSE_S
     crashes: int = 0
     restarts: int = 0
+    reason: int = -1
+    """Read end of the pipe through which the part tells why it stops."""
 
 
 @dataclass(slots=True)
@@ -50,21 +51,24 @@ class Supervisor:
     _children: dict[str, _Child] = field(default_factory=dict)
     _stopping: bool = False
 
-    def run(self, done: Callable[[], bool] = lambda: False) -> None:
+    def run(self, done: Callable[[], bool] = lambda: False) -> bool:
         """Start every part and supervise until SIGTERM, SIGINT, `done()`, or a failure a person must see.
 
-        Raises TailraceError with the reason of the part that failed for good.
+        Must be called inside `alone()`.  Returns whether `done()` ended it.  Raises TailraceError with the
+        reason of the part that failed for good.
         """
-        self.data_dir.mkdir(parents=True, exist_ok=True)
-        with self._only_one(), self._signals():
+        finished = False
+        with self._signals():
             self._forget_old_status()
             self._children = {part: _Child(part) for part in self.plan.parts()}
             try:
-                while not (self._stopping or done()):
+                while not (self._stopping or (finished := done())):
                     self._tick()
                     time.sleep(_TICK_S)
             finally:
                 self._stop_children()
+                endpoints_path(self.data_dir).unlink(missing_ok=True)
+        return finished
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -86,20 +90,37 @@ class Supervisor:
         log.parent.mkdir(exist_ok=True)
         command = [sys.executable, "-m", "tailrace.pipeline.cli", "run", str(self.plan.file)]
         command += ["--only", child.part, "--data-dir", str(self.data_dir)]
-        with log.open("ab") as output:
-            child.process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env={**os.environ, SUPERVISOR_PID: str(os.getpid())},
-            )
+        reading, writing = os.pipe()
+        try:
+            with log.open("ab") as output:
+                child.process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env={**os.environ, SUPERVISOR_PID: str(os.getpid()), REASON_FD: str(writing)},
+                    pass_fds=(writing,),
+                    process_group=0,  # Ctrl-C in the terminal is for us, who stop the parts in order
+                )
+        except BaseException:
+            os.close(reading)
+            raise
+        finally:
+            os.close(writing)
+        os.set_blocking(reading, False)
+        child.reason = reading
         child.started_at = time.monotonic()
         self.on_event(f"{child.part} started (pid {child.process.pid})")
 
     def _exited(self, child: _Child, code: int) -> None:
+        reason = _read_reason(child)
         if code in (1, 2):
-            raise self._failure(child.part, code)
+            error = TailraceError(
+                reason or f"the part {child.part} stopped without a reason",
+                fix="" if reason else f"read {self.log_path(child.part)}",
+            )
+            error.exit_code = code
+            raise error
         if code == 0 and self._stopping:
             return
         child.crashes += code != EX_TEMPFAIL
@@ -111,14 +132,9 @@ class Supervisor:
         child.restarts += 1
         child.due_at = time.monotonic() + child.pause_s
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        self.on_event(f"{child.part} {how}; starting it again in {child.pause_s:.1f} s")
+        why = f": {reason}" if reason else ""
+        self.on_event(f"{child.part} {how}{why}; starting it again in {child.pause_s:.1f} s")
         child.pause_s = min(child.pause_s * 2, _LONGEST_PAUSE_S)
-
-    def _failure(self, part: str, code: int) -> TailraceError:
-        told = read_status(self.data_dir).get(part, {}).get("error")
-        error = TailraceError(str(told) if told else f"the part {part} stopped; read {self.log_path(part)}")
-        error.exit_code = code
-        return error
 
     def log_path(self, part: str) -> Path:
         """The log of a part."""
@@ -142,6 +158,7 @@ class Supervisor:
                     self.on_event(f"{child.part} did not stop in {_STOP_TIMEOUT_S:.0f} s and was killed")
                     child.process.kill()
                     child.process.wait()
+                os.close(child.reason)
 
     def _forget_old_status(self) -> None:
         for path in (self.data_dir / "status").glob("*.json"):
@@ -161,12 +178,24 @@ class Supervisor:
                 signal.signal(number, handler)
 
     @contextmanager
-    def _only_one(self) -> Iterator[None]:
-        """Refuse a second supervisor on the same data directory."""
+    def alone(self) -> Iterator[None]:
+        """Hold the data directory; TailraceError when another supervisor has it, ConfigError when it cannot be made.
+
+        A directory that is new and still empty at the end is removed again.
+        """
         import fcntl
 
         path = self.data_dir / "run.json"
-        with path.open("a+") as lock:
+        made = [folder for folder in (self.data_dir, *self.data_dir.parents) if not folder.exists()]
+        try:
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            lock = path.open("a+")
+        except OSError as error:
+            raise ConfigError(
+                f"cannot keep the state of the run in {self.data_dir}: {error.strerror}",
+                fix="choose a folder that can be written: --data-dir",
+            ) from error
+        with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -179,4 +208,21 @@ class Supervisor:
                 json.dumps({"pid": os.getpid(), "file": str(self.plan.file), "parts": self.plan.parts()})
             )
             lock.flush()
-            yield
+            try:
+                yield
+            finally:
+                if made and not self._children:
+                    path.unlink()
+                    with suppress(OSError):  # somebody keeps something there
+                        for folder in made:
+                            folder.rmdir()
+
+
+def _read_reason(child: _Child) -> str:
+    """What the part said before it ended; empty when it was killed."""
+    try:
+        return os.read(child.reason, 4096).decode()
+    except BlockingIOError:  # a process that the part had started still holds the other end
+        return ""
+    finally:
+        os.close(child.reason)
