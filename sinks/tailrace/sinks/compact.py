@@ -1,11 +1,14 @@
 """Which files to rewrite together, so that readers and lookups meet few files.
 
+A compaction holds the table's commits up, so it is bounded: `MAX_ROWS` take about a CPU second.
+
 Size tiers of 8: files of 1-7 live rows, 8-63, ... ; `FAN_IN` files of one tier become one of the next.
-A file with many deleted rows is rewritten whatever its size.  The number of files stays below
+A large file with many deleted rows is rewritten on its own account.  The number of files stays below
 `FAN_IN` per tier however small the commits are; a row is rewritten about once per tier.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +19,7 @@ from tailrace.sinks.fencing import commit_strictly
 
 FAN_IN = 10
 DELETED_SHARE = 0.3
-MAX_ROWS = 2_000_000
+MAX_ROWS = 1_000_000
 _WORN_ROWS = 50_000
 _FULL_ROWS = MAX_ROWS // 2
 
@@ -27,16 +30,22 @@ def choose(state: TableState) -> list[DataFile]:
     for file in state.files.values():
         deleted = len(state.deleted.get(file.path, ()))
         live = file.rows - deleted
-        if deleted >= DELETED_SHARE * file.rows and live <= budget:
+        if file.rows >= _WORN_ROWS and deleted >= DELETED_SHARE * file.rows and live <= budget:
             worn.append(file)
             budget -= live
         elif live < _FULL_ROWS:
             tiers.setdefault((max(live, 1).bit_length() - 1) // 3, []).append(file)
     for tier in sorted(tiers):
         if len(tiers[tier]) >= FAN_IN:
-            return tiers[tier][:FAN_IN]
-    # One worn small file is not worth a commit; its tier will take it.
-    return worn if sum(file.rows for file in worn) >= _WORN_ROWS or len(worn) >= FAN_IN else []
+            return _within_budget(tiers[tier][:FAN_IN])
+    return worn
+
+
+def _within_budget(files: list[DataFile]) -> list[DataFile]:
+    """As many of the files as one compaction may rewrite, the smallest first."""
+    files = sorted(files, key=lambda file: file.rows)
+    ends = accumulate(file.rows for file in files)
+    return [file for file, end in zip(files, ends, strict=True) if end <= MAX_ROWS]
 
 
 def live_rows(backend: TableBackend, file: DataFile, deleted: BitMap | None, schema: pa.Schema) -> pa.Table:
