@@ -166,7 +166,8 @@ class Receiver:
     def __init__(self, sql: Connection, wal: PGconn, options: str) -> None:
         self._sql, self._wal = sql, wal
         self._received: list[bytes] = []
-        self._has_grown = threading.Condition()
+        self._progress = threading.Condition()
+        self._awaited, self._is_marked = b"", False
         row = sql.execute("SELECT 'tap_' || current_database()").fetchone()
         assert row is not None
         started = wal.exec_(
@@ -179,21 +180,17 @@ class Receiver:
 
     def catch_up(self) -> None:
         """Return when all that was written until now was received, committed or not."""
-        mark = f"mark {next(_MARKS)};".encode()
-        self._sql.execute("SELECT pg_logical_emit_message(true, 'tap', %s)", (mark.decode(),))
-        with self._has_grown:
-            assert self._has_grown.wait_for(lambda: self._has_committed(mark), timeout=20)
+        mark = f"mark {next(_MARKS)};"
+        with self._progress:
+            self._awaited, self._is_marked = mark.encode(), False
+        self._sql.execute("SELECT pg_logical_emit_message(true, 'tap', %s)", (mark,))
+        with self._progress:
+            assert self._progress.wait_for(lambda: not self._awaited, timeout=60)
 
     def finish(self) -> bytes:
         """All frames until now."""
         self.catch_up()
         return b"".join(struct.pack(">cI", b"d", len(message) + 4) + message for message in self._received)
-
-    def _has_committed(self, mark: bytes) -> bool:
-        """Whether the transaction of the mark has arrived whole."""
-        marked = [number for number, message in enumerate(self._received) if mark in message]
-        after = self._received[marked[0] :] if marked else []
-        return any(message[:1] == b"w" and message[_HEADER : _HEADER + 1] in b"Cc" for message in after)
 
     def _receive(self) -> None:
         while self.is_wanted:
@@ -203,9 +200,13 @@ class Receiver:
                 select.select([self._wal.socket], [], [], 0.05)
                 self._wal.consume_input()
                 continue
-            with self._has_grown:
-                self._received.append(bytes(payload))
-                self._has_grown.notify()
+            message = bytes(payload)
+            with self._progress:
+                self._received.append(message)
+                self._is_marked |= bool(self._awaited) and self._awaited in message
+                if self._is_marked and message[:1] == b"w" and message[_HEADER : _HEADER + 1] in b"Cc":
+                    self._awaited = b""
+                    self._progress.notify()
 
 
 def feed(decoder: StreamDecoder, received: bytes, cuts: Iterable[int] = ()) -> list[ChangeSet]:

@@ -76,6 +76,12 @@ def _assemble(
             arrays.append(_column(plan, column, cells, seen, lsn[part]))
         prior = _prior_key(plan, data, walked, part, lsn)
     except ColumnTooLarge:
+        if part.stop - part.start == 1:
+            raise SourceDataError(
+                f"a row of {plan.id} holds more than 2 GiB in one column, in the transaction that ends at "
+                f"{format_lsn(int(lsn[part.start]))}",
+                fix=f"list the column under exclude of {plan.id}",
+            ) from None
         middle = (part.start + part.stop) // 2
         yield from _assemble(plan, data, walked, slice(part.start, middle), meta)
         yield from _assemble(plan, data, walked, slice(middle, part.stop), meta)

@@ -94,6 +94,11 @@ class CopyDecoder:
                 for c, column in enumerate(self._plan.columns)
             ]
         except ColumnTooLarge:
+            if length.shape[1] == 1:
+                raise SourceDataError(
+                    f"a row of {self._plan.id} holds more than 2 GiB in one column, in the initial snapshot",
+                    fix=f"list the column under exclude of {self._plan.id}",
+                ) from None
             middle = length.shape[1] // 2
             yield from self._decode(data, start[:, :middle], length[:, :middle], nulls)
             yield from self._decode(data, start[:, middle:], length[:, middle:], nulls)

@@ -96,9 +96,13 @@ def array_sizes_of_text(data: Bytes, start: Offsets, length: Lengths, offsets: n
                 quoted = not quoted
             elif not quoted and byte == _OPEN:
                 return bad(i, _DIMENSIONS)
+            elif not quoted and byte == _CLOSE:
+                return bad(i, _MALFORMED)
             elif not quoted and byte == _COMMA:
                 count += 1
             at += 1
+        if quoted or at != end - 1:
+            return bad(i, _MALFORMED)
         total += count
     offsets[length.size] = total
     return GOOD

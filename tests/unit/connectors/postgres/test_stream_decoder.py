@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from tests.integration.connectors.tap import batches, rows
 
-from tailrace.changes import ChangeSet, TableId, TailraceError
+from tailrace.changes import ChangeSet, SourceDataError, TableId, TailraceError
+from tailrace.connectors.postgres import decode
 from tailrace.connectors.postgres.config import TableOptions
 from tailrace.connectors.postgres.relation import Relation, RelationColumn, parse_relation
 from tailrace.connectors.postgres.stream_decoder import StreamDecoder
@@ -117,6 +118,19 @@ def test_a_streamed_block_counts_as_open_only_between_start_and_stop(decoder: St
     (one,) = feed(decoder, struct.pack(">cIBqqq", b"c", 7, 0, 9, 10, 0))
     assert (one.position, decoder.open_streamed) == (10, 0)
     assert batches([one])[0].xid.tolist() == [7]
+
+
+def test_a_column_beyond_its_offsets_is_split_over_batches(
+    decoder: StreamDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """32-bit Arrow offsets end at 2 GiB; the limit is lowered here to what a test can hold."""
+    monkeypatch.setattr(decode, "_OFFSET_LIMIT", 20)
+    sets = feed(decoder, begin(), relation(), *(row(n, b"y" * n) for n in range(1, 21)), commit(10))
+    assert len(batches(sets)) > 5
+    assert [(found["id"], len(str(found["v"]))) for _, found in rows(sets)] == [(n, n) for n in range(1, 21)]
+    assert [n for batch in batches(sets) for n in batch.seq.tolist()] == list(range(20))
+    with pytest.raises(SourceDataError, match=r"row of public\.t holds more than 2 GiB .* ends at 0/14"):
+        feed(decoder, begin(), row(1, b"y" * 21), commit(20))
 
 
 BROKEN: dict[str, tuple[bytes, ...]] = {
