@@ -2,13 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow as pa
 
 from tailrace.broker.client import TopicPartition
-from tailrace.changes import OP_READ, ChangeBatch, ChangeSet, Lsn, TableId, Truncate
+from tailrace.changes import OP_READ, ChangeBatch, ChangeSet, Lsn, TableId, TableSchema, Truncate
 from tailrace.connectors.source import Note
+from tailrace.registry.avro_schema import avro_to_arrow
 from tailrace.registry.envelope import ChangeEncoder, SchemaStore
 
 
@@ -60,7 +62,8 @@ class ChangePreparer:
     """Turns change sets into record batches.  One thread at a time.
 
     Registers a table's schema when it is first seen and when it changes; TailraceError when the registry
-    refuses it.
+    refuses it.  A column that was added or made NOT NULL later stays nullable in its topic, whose older
+    records have nothing or null there.
     """
 
     def __init__(
@@ -68,7 +71,9 @@ class ChangePreparer:
     ) -> None:
         self._topics = topics
         self._partitions = partitions
+        self._schemas = schemas
         self._encoders = {topic: ChangeEncoder(schemas, topic) for topic in topics.values()}
+        self._evolved: dict[str, tuple[TableSchema, TableSchema]] = {}
 
     def prepare(self, changes: ChangeSet, notes: Sequence[Note] = ()) -> PreparedSet:
         """Encode a set; `notes` become durable with it."""
@@ -85,7 +90,38 @@ class ChangePreparer:
 
     def _encode(self, batch: ChangeBatch) -> Iterator[EncodedBatch]:
         topic = self._topics[batch.table.id]
-        encoded = self._encoders[topic].encode(batch, self._partitions[topic])
+        encoded = self._encoders[topic].encode(self._evolve(topic, batch), self._partitions[topic])
         for partition, batches in encoded.items():
             for data, records in batches:
                 yield EncodedBatch(TopicPartition(topic, partition), data, records)
+
+    def _evolve(self, topic: str, batch: ChangeBatch) -> ChangeBatch:
+        """The batch under the schema that the topic can have."""
+        given, evolved = self._evolved.get(topic, (None, None))
+        if evolved is None or given is not batch.table:
+            before = self._registered(topic) if evolved is None else evolved.arrow
+            evolved = _evolved(batch.table, before)
+            self._evolved[topic] = batch.table, evolved
+        if evolved is batch.table:
+            return batch
+        rows = pa.RecordBatch.from_arrays(batch.rows.columns, schema=evolved.arrow)
+        return replace(batch, table=evolved, rows=rows)
+
+    def _registered(self, topic: str) -> pa.Schema | None:
+        latest = self._schemas.latest(f"{topic}-value")
+        return None if latest is None else avro_to_arrow(latest[1])
+
+
+def _evolved(table: TableSchema, before: pa.Schema | None) -> TableSchema:
+    """`table` with those columns nullable that older records may lack; `table` itself if there are none."""
+    if before is None:
+        return table
+    fields = [
+        field.with_nullable(True)
+        if field.name not in table.key
+        and (field.name not in before.names or before.field(field.name).nullable)
+        else field
+        for field in table.arrow
+    ]
+    schema = pa.schema(fields)
+    return table if schema.equals(table.arrow) else replace(table, arrow=schema)
