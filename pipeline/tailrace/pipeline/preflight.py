@@ -4,8 +4,8 @@ from pathlib import Path
 
 from tailrace.changes import ConfigError
 from tailrace.connectors.session import check
-from tailrace.connectors.source import SourceUnavailable
-from tailrace.pipeline.plan import Endpoints, Plan
+from tailrace.connectors.source import LogState, SourceUnavailable
+from tailrace.pipeline.plan import BROKER, Endpoints, Plan
 from tailrace.pipeline.source import open_source
 from tailrace.sinks.service import make_sink
 
@@ -16,14 +16,15 @@ def preflight(plan: Plan, data_dir: Path) -> None:
     """Ask the source and the sinks; nothing is changed anywhere.
 
     Raises ConfigError with what is wrong.  SourceUnavailable only for a data directory that has no log
-    yet: later runs wait for a source that is down.
+    yet (then that the slot is free is asked too): later runs wait for a source that is down.
     """
     check_sinks(plan, data_dir)
+    is_new = plan.embedded and not (data_dir / BROKER).is_dir()
     source = open_source(plan, data_dir)
     try:
-        check(source, None)
+        check(source, LogState() if is_new else None)
     except SourceUnavailable:
-        if not (data_dir / "broker").is_dir():
+        if is_new:
             raise
     finally:
         source.close()

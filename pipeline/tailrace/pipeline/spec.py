@@ -42,9 +42,17 @@ def _topic(value: str) -> str:
     return value
 
 
+def _address(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if not (host and colon and port.isdigit() and int(port) < 65536):
+        raise ValueError("not an address; write host:port, like 127.0.0.1:9092 (port 0: any free one)")
+    return value
+
+
 DurationMs = Annotated[int, BeforeValidator(_duration)]
 Name = Annotated[str, AfterValidator(_name)]
 TopicName = Annotated[str, AfterValidator(_topic)]
+Address = Annotated[str, AfterValidator(_address)]
 
 
 class _Model(BaseModel):
@@ -70,7 +78,7 @@ class BrokerSpec(_Model):
     mode: Literal["embedded", "external"] = "embedded"
     bootstrap: str | None = None
     """external: host:port[,host:port]."""
-    listen: str = "127.0.0.1:0"
+    listen: Address = "127.0.0.1:0"
     """embedded: the address to listen on; port 0 takes any free one and keeps it."""
 
 
@@ -78,7 +86,7 @@ class RegistrySpec(_Model):
     """Where the schema registry is; without a url the embedded broker brings one."""
 
     url: str | None = None
-    listen: str = "127.0.0.1:0"
+    listen: Address = "127.0.0.1:0"
 
 
 class SourceSpec(_Plugin):
