@@ -11,7 +11,7 @@ Durability: `append` returns when the bytes are with the kernel; a record is ack
 `Flusher.wait_durable`, and no consumer sees it earlier.
 """
 
-from tailrace.broker.log import manager, partition, recovery, sync
+from tailrace.broker.log import manager, partition, recovery, swap, sync
 from tailrace.broker.log.clock import Clock, SystemClock
 from tailrace.broker.log.config import TopicConfig
 from tailrace.broker.log.errors import DamagedLogError, LogError, StorageFailure
@@ -24,6 +24,7 @@ CRASH_POINTS = (
     *sync.CRASH_POINTS,
     *manager.CRASH_POINTS,
     *recovery.CRASH_POINTS,
+    *swap.CRASH_POINTS,
 )
 
 __all__ = [

@@ -17,6 +17,7 @@ from tailrace.changes.errors import ConfigError, TailraceError
 
 RECOVERY_POINTS = "recovery-point-offset-checkpoint"
 LOG_STARTS = "log-start-offset-checkpoint"
+CLEANED = "cleaner-offset-checkpoint"
 CLEAN_SHUTDOWN = ".kafka_cleanshutdown"
 _LEADER_EPOCH = "leader-epoch"
 

@@ -4,25 +4,29 @@ import asyncio
 import errno
 import logging
 import shutil
+import struct
 import threading
 import uuid
-from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tailrace.broker.log import checkpoints
 from tailrace.broker.log.clock import Clock, SystemClock
+from tailrace.broker.log.compaction_plan import plan
 from tailrace.broker.log.config import DAY_MS, TopicConfig
-from tailrace.broker.log.durable import replace_file, sync_directory, sync_file
+from tailrace.broker.log.durable import sync_directory, sync_file
 from tailrace.broker.log.errors import DamagedLogError, LogError, StorageFailure
 from tailrace.broker.log.partition import PartitionLog, sync_all
+from tailrace.broker.log.partition_metadata import METADATA, belongs, claim
 from tailrace.broker.log.recovery import Durable, recover
 from tailrace.broker.log.retention import expired_segments
 from tailrace.broker.log.segment import Segment
 from tailrace.broker.log.snapshots import remove_snapshots, write_snapshot
+from tailrace.broker.log.swap import exchange
 from tailrace.broker.protocol.errors import ErrorCode
 from tailrace.changes import crash_point
+from tailrace.changes.errors import TailraceError
 
 CRASH_POINTS = (
     "broker.log.before_retention_delete",
@@ -35,7 +39,6 @@ CRASH_POINTS = (
 )
 PRODUCER_EXPIRATION_MS = DAY_MS
 CHECKPOINT_INTERVAL_MS = 5_000
-_METADATA = "partition.metadata"
 _DELETED = "-delete"
 _NO_BOUND = 0x7FFF_FFFF
 
@@ -69,6 +72,9 @@ class LogManager:
         self._recovery_points: checkpoints.Offsets = {}
         self._written_points: checkpoints.Offsets = {}
         self._log_starts: checkpoints.Offsets = {}
+        self._cleaned: checkpoints.Offsets = {}
+        self._uncleanable: set[_Key] = set()
+        self._stopping = threading.Event()
         self._leader_epoch = 0
         self._doomed: list[Path] = []
         self._checkpoint_due_ms = 0
@@ -88,11 +94,13 @@ class LogManager:
         clean = checkpoints.take_clean_shutdown(self.data_dir)
         points = checkpoints.read_offsets(self.data_dir / checkpoints.RECOVERY_POINTS)
         fresh = not any(spec.created for spec in specs.values())
+        cleaned = checkpoints.read_offsets(self.data_dir / checkpoints.CLEANED) or {}
         starts = checkpoints.read_offsets(self.data_dir / checkpoints.LOG_STARTS) or {}
         # what is left of a deleted topic must not count for a new one of its name
         kept = {key for key, spec in specs.items() if spec.created}
         self._recovery_points = {key: point for key, point in (points or {}).items() if key in kept}
         self._log_starts = {key: start for key, start in starts.items() if key in kept}
+        self._cleaned = {key: offset for key, offset in cleaned.items() if key in kept}
         last_epoch = checkpoints.read_leader_epoch(self.data_dir)
         for path in self.data_dir.glob("*" + _DELETED):
             shutil.rmtree(path)
@@ -124,7 +132,7 @@ class LogManager:
                     f"the directory {directory} is missing",
                     fix="Restore it from a copy, or delete the topic",
                 )
-            _claim(directory, spec)
+            claim(directory, spec.topic_id, created=spec.created)
             found = recover(directory, durable, self.clock)
         except (DamagedLogError, OSError) as error:
             _log.error("partition %s-%d is offline: %s", *key, error)
@@ -145,7 +153,7 @@ class LogManager:
     def _warn_of_strays(self, specs: dict[_Key, PartitionSpec]) -> None:
         known = {f"{topic}-{partition}" for topic, partition in specs}
         for path in sorted(self.data_dir.iterdir()):
-            if (path / _METADATA).exists() and path.name not in known:
+            if (path / METADATA).exists() and path.name not in known:
                 _log.warning("%s belongs to no topic and is left alone", path)
 
     def create(self, spec: PartitionSpec) -> PartitionLog:
@@ -164,13 +172,15 @@ class LogManager:
         """
         key = topic, partition
         directory = self._directory(topic, partition)
-        if directory.exists() and not _belongs(directory, topic_id):
+        if directory.exists() and not belongs(directory, topic_id):
             return
         log = self._logs.pop(key, None)
         if log is not None:
             log.close()
         self._offline.pop(key, None)
         self._recovery_points.pop(key, None)
+        self._cleaned.pop(key, None)
+        self._uncleanable.discard(key)
         try:
             if self._log_starts.pop(key, None) is not None:
                 checkpoints.write_offsets(self.data_dir / checkpoints.LOG_STARTS, self._log_starts)
@@ -237,6 +247,9 @@ class LogManager:
             if self.clock.monotonic_ms() >= self._checkpoint_due_ms:
                 self._checkpoint_due_ms = self.clock.monotonic_ms() + CHECKPOINT_INTERVAL_MS
                 await self.checkpoint()
+                for log in self.partitions():
+                    if log.config.compact:
+                        await self.compact(log)
             doomed, self._doomed = self._doomed, []
             for directory in doomed:
                 await asyncio.to_thread(shutil.rmtree, directory)
@@ -248,14 +261,14 @@ class LogManager:
             _log.warning("maintenance of %s is postponed: %s", self.data_dir, error)
 
     async def _drop_expired(self, log: PartitionLog) -> None:
-        count = expired_segments(log, self.clock.now_ms())
+        count = 0 if log.closed else expired_segments(log, self.clock.now_ms())
         if not count:
             return
         if count == len(log.segments):
             log.roll()
         crash_point("broker.log.before_retention_delete")
         away: list[Path] = []
-        for segment in log.replace_segments(count, []):  # oldest first: a crash leaves no hole
+        for segment in log.replace_segments(0, count, []):  # oldest first: a crash leaves no hole
             away += segment.renamed_away()
             crash_point("broker.log.retention_renamed")
         _log.info("%r gave up %d segments", log, count)
@@ -265,7 +278,7 @@ class LogManager:
         """Make the indexes of finished segments durable and move the recovery points.  Raises OSError."""
         for log in self.partitions():
             for segment in log.segments[:-1]:
-                if not segment.indexes_synced:
+                if not segment.indexes_synced and not log.closed:
                     await _sync_indexes(segment)
             if log.closed:
                 continue  # its topic was deleted meanwhile
@@ -276,11 +289,60 @@ class LogManager:
             await asyncio.to_thread(self._write_recovery_points)
         crash_point("broker.log.after_checkpoint")
 
+    async def compact(self, log: PartitionLog) -> bool:
+        """Rewrite the segments of `log` if enough of them is dirty; whether it did.  Raises OSError.
+
+        Only below the recovery point on disk, so after a checkpoint.
+        """
+        key = log.topic, log.partition
+        cleaned_to, durable_to = self._cleaned.get(key, 0), self._written_points.get(key, 0)
+        if key in self._uncleanable:
+            return False
+        work = plan(log, cleaned_to, durable_to, self.clock.now_ms(), self._stopping)
+        if work is None:
+            return False
+        # Numba costs 80 MB: only brokers that compact pay
+        from tailrace.broker.log.compaction import CompactionStopped, read_keys, rewrite
+
+        segments = work.segments
+        for segment in segments:
+            segment.file.pin()
+        try:
+            latest = await asyncio.to_thread(read_keys, work)
+            for group in work.groups:
+                cleaned = await asyncio.to_thread(rewrite, work, latest, group)
+                if log.closed:
+                    return False
+                replacement, away = exchange(group, cleaned, self.clock.now_ms())
+                log.replace_segments(log.segments.index(group[0]), len(group), [replacement])
+                await asyncio.to_thread(_unlink, away)
+        except CompactionStopped:
+            return False
+        except FileNotFoundError:
+            if not log.closed:
+                raise
+            return False
+        except StorageFailure:
+            raise
+        except (TailraceError, struct.error) as error:
+            _log.error("%r can no longer be compacted: %s", log, error)
+            self._uncleanable.add(key)
+            return False
+        finally:
+            for segment in segments:
+                segment.file.release()
+        self._cleaned[key] = work.end
+        checkpoints.write_offsets(self.data_dir / checkpoints.CLEANED, self._cleaned)
+        before, after = sum(segment.size for segment in segments), log.size
+        _log.info("%r was compacted up to offset %d: %d bytes, now %d in all", log, work.end, before, after)
+        return True
+
     def close(self) -> None:
         """Make everything durable, write snapshots and the clean-shutdown marker, release the directory.
 
         After `Flusher.close`.  Raises StorageFailure: the next start then recovers as after a crash.
         """
+        self._stopping.set()
         try:
             for log in self._logs.values():
                 sync_all(log)
@@ -320,36 +382,6 @@ class LogManager:
 
     def _directory(self, topic: str, partition: int) -> Path:
         return self.data_dir / f"{topic}-{partition}"
-
-
-def _metadata(topic_id: uuid.UUID) -> bytes:
-    text = urlsafe_b64encode(topic_id.bytes).decode().rstrip("=")
-    return f"version: 0\ntopic_id: {text}\n".encode()
-
-
-def _belongs(directory: Path, topic_id: uuid.UUID) -> bool:
-    """Whether the directory is that topic's; a creation that a crash cut short belongs to whoever comes."""
-    path = directory / _METADATA
-    return not path.exists() or path.read_bytes() == _metadata(topic_id)
-
-
-def _claim(directory: Path, spec: PartitionSpec) -> None:
-    """Make the directory and its `partition.metadata`; an existing one must belong to the same topic."""
-    path = directory / _METADATA
-    if path.exists():
-        if not _belongs(directory, spec.topic_id):
-            raise DamagedLogError(
-                f"the directory {directory} belongs to another topic of that name",
-                fix="Move it away, or restore the broker's metadata database that goes with it",
-            )
-        return
-    if directory.exists() and spec.created:
-        raise DamagedLogError(
-            f"the directory {directory} has no {_METADATA}", fix="Restore it from a copy, or delete the topic"
-        )
-    directory.mkdir(exist_ok=True)
-    replace_file(path, _metadata(spec.topic_id))
-    sync_directory(directory.parent)
 
 
 async def _sync_indexes(segment: Segment) -> None:

@@ -388,9 +388,9 @@ class PartitionLog:
                 return min(segment.base_offset, self._high_watermark)
         return self._high_watermark
 
-    def replace_segments(self, count: int, replacements: list[Segment]) -> list[Segment]:
-        """Put `replacements` in the place of the oldest `count` segments, which are returned, still open."""
-        old, self.segments[:count] = self.segments[:count], replacements
+    def replace_segments(self, first: int, count: int, replacements: list[Segment]) -> list[Segment]:
+        """Put `replacements` in the place of `count` segments, which are returned as they are."""
+        old, self.segments[first : first + count] = self.segments[first : first + count], replacements
         self._places.clear()
         self._start = max(self._start, self.segments[0].base_offset)
         return old

@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -22,14 +23,20 @@ PRODUCERS = st.integers(0, 2)
 HOUR_MS = 3_600_000
 
 
+def key_of(value: bytes) -> bytes:
+    """The key that goes with a value."""
+    return b"k%d" % (int(value.partition(b".")[0]) % 5)
+
+
 class LogMachine(RuleBasedStateMachine):
     """One log against the model; the kernel never loses a write here, unless a rule cuts the file."""
+
+    config = TopicConfig(segment_bytes=1200, retention_bytes=6000, retention_ms=-1)
 
     def __init__(self) -> None:
         super().__init__()
         self.root = Path(tempfile.mkdtemp(prefix="log-machine-"))
-        config = TopicConfig(segment_bytes=1200, retention_bytes=6000, retention_ms=-1)
-        self.at = Harness(self.root, config)
+        self.at = Harness(self.root, self.config)
         self.model = Model()
         self.count = 0
 
@@ -39,7 +46,13 @@ class LogMachine(RuleBasedStateMachine):
 
     def _values(self, records: int) -> tuple[bytes, ...]:
         self.count += 1
-        return (*(b"%d.%d" % (self.count, number) for number in range(records)), b"." * 40)
+        return (
+            *(b"%d.%d" % (self.count, number) for number in range(records)),
+            b"%d.x" % self.count + b"." * 40,
+        )
+
+    def _key(self) -> bytes:
+        return key_of(b"%d." % self.count)
 
     def _note(self, base: int, last: int, producer: tuple[int, int], **fields: object) -> None:
         event = {"sequence": -1, "transactional": False, "values": (), "commit": None} | fields
@@ -48,7 +61,7 @@ class LogMachine(RuleBasedStateMachine):
     @rule(records=st.integers(0, 4))
     def append_plain(self, records: int) -> None:
         values = self._values(records)
-        result = self.at.append(*values)
+        result = self.at.append(*values, key=self._key())
         assert result.base_offset == self.model.end
         self._note(result.base_offset, result.last_offset, (-1, -1), values=values)
 
@@ -62,10 +75,10 @@ class LogMachine(RuleBasedStateMachine):
         is_open = known is not None and known.open_since is not None
         if (is_open and not transactional) or (transactional and not is_open and not verified):
             with pytest.raises(LogError) as caught:
-                self.at.append(*values, verified=verified, **fields)  # type: ignore[arg-type]
+                self.at.append(*values, key=self._key(), verified=verified, **fields)  # type: ignore[arg-type]
             assert caught.value.code is ErrorCode.INVALID_TXN_STATE
             return
-        result = self.at.append(*values, verified=verified, **fields)  # type: ignore[arg-type]
+        result = self.at.append(*values, key=self._key(), verified=verified, **fields)  # type: ignore[arg-type]
         assert not result.duplicate and result.base_offset == self.model.end
         self._note(result.base_offset, result.last_offset, values=values, **fields)  # type: ignore[arg-type]
 
@@ -111,7 +124,7 @@ class LogMachine(RuleBasedStateMachine):
         if known is None or known.open_since is not None:
             return
         values, producer = self._values(1), (who, known.epoch + 1)
-        result = self.at.append(*values, producer=producer, sequence=0)
+        result = self.at.append(*values, key=self._key(), producer=producer, sequence=0)
         self._note(result.base_offset, result.last_offset, producer, sequence=0, values=values)
 
     @rule(who=PRODUCERS, commit=st.booleans(), bump=st.booleans())
@@ -210,7 +223,10 @@ class LogMachine(RuleBasedStateMachine):
                         dropping.discard(header.producer_id)
                     elif not (header.is_transactional and header.producer_id in dropping):
                         seen += [(r.offset, r.value) for r in decode_records(batch) if r.offset >= start]
-        assert seen == self.model.committed(start, upper)
+        self.compare(seen, self.model.committed(start, upper))
+
+    def compare(self, seen: list[tuple[int, bytes | None]], expected: list[tuple[int, bytes]]) -> None:
+        assert seen == expected
 
     @invariant()
     def every_leader_epoch_ends_where_the_next_begins(self) -> None:
@@ -221,4 +237,39 @@ class LogMachine(RuleBasedStateMachine):
 TestLiveStateIsReplayedState = LogMachine.TestCase
 TestLiveStateIsReplayedState.settings = settings(
     max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
+
+
+class CompactedLogMachine(LogMachine):
+    """The same log compacted now and then: offsets may be missing, the latest of every key never is."""
+
+    config = TopicConfig(segment_bytes=1200, compact=True, delete=False, delete_retention_ms=HOUR_MS)
+
+    @rule()
+    def compact(self) -> None:
+        self.at.sync()
+
+        async def compact_after_a_checkpoint() -> None:
+            await self.at.logs.checkpoint()
+            await self.at.logs.compact(self.at.log)
+
+        asyncio.run(compact_after_a_checkpoint())
+
+    @rule()
+    def pass_the_delete_horizon(self) -> None:
+        self.at.clock.at_ms += 2 * HOUR_MS
+
+    def compare(self, seen: list[tuple[int, bytes | None]], expected: list[tuple[int, bytes]]) -> None:
+        assert set(seen) <= set(expected)
+        assert latest(seen) == latest(expected)
+        assert [offset for offset, _ in seen] == sorted({offset for offset, _ in seen})
+
+
+def latest(records: Sequence[tuple[int, bytes | None]]) -> dict[bytes, tuple[int, bytes | None]]:
+    return {key_of(value or b""): (offset, value) for offset, value in records}
+
+
+TestACompactedLog = CompactedLogMachine.TestCase
+TestACompactedLog.settings = settings(
+    max_examples=60, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )
