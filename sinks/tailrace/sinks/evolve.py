@@ -51,8 +51,8 @@ def evolve(table: pa.Schema, stream: pa.Schema, *, location: str) -> SchemaChang
         have = fields.get(field.name)
         if have is None:
             fields[field.name] = field.with_nullable(True)
-        elif not (have.type.equals(field.type) or _is_wider(field.type, have.type)):
-            if not _is_wider(have.type, field.type):
+        elif not (have.type.equals(field.type) or _is_wider(have.type, field.type)):
+            if not _is_wider(field.type, have.type):
                 raise TailraceError(
                     f"column '{field.name}' is {field.type} in the stream, {have.type} in table {location}",
                     fix="rename the column at the source, or rebuild the table under another name",

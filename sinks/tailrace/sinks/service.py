@@ -132,6 +132,7 @@ def _open(
 ) -> LoadLoop | None:
     """Open every table as soon as its topic and schema are there; None when stopped before that."""
     feeds: list[TableFeed] = []
+    _refuse_twins(config)
     for item in config.inputs:
         schema = _await_schema(item, config.pipeline, client, registry, status, stop)
         if schema is None:
@@ -160,6 +161,17 @@ def _open(
         policy=config.commit,
         status=status,
     )
+
+
+def _refuse_twins(config: SinkPartConfig) -> None:
+    """One sink keeps one table per topic, and no two topics in one table."""
+    for what, names in (
+        ("reads topic", [item.topic for item in config.inputs]),
+        ("keeps table", [item.target for item in config.inputs]),
+    ):
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"sink '{config.sink}' {what} '{name}' twice", fix="make it two sinks")
 
 
 def _open_control(

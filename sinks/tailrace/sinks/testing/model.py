@@ -182,6 +182,8 @@ class ModelSource:
             return number % 2 == 0
         if pa.types.is_string(column.type):
             return f"{column.name} {number} é"
+        if pa.types.is_int64(column.type):
+            return number << 40
         return number if pa.types.is_integer(column.type) else None
 
     def _batches(self, log: Sequence[_Change]) -> list[ChangeBatch]:
