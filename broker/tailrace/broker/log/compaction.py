@@ -100,14 +100,20 @@ def _kept(
     header: BatchHeader, batch: memoryview, work: Round, latest: LatestOffsets, last_of_group: bool
 ) -> bytes | memoryview | None:
     """The batch as it goes on, None when nothing of it does."""
-    needed = last_of_group or _is_last_of_producer(header, work)
+    of_producer = _is_last_of_producer(header, work)
     if header.is_control:
         kept = _kept_marker(header, batch, work)
-        return batch if kept is None and needed else kept
+        return batch if kept is None and (of_producer or last_of_group) else kept
     empty = header.record_count == 0 or work.is_aborted(header)
     kept = None if empty else _kept_records(header, batch, work, latest)
-    if kept is None and needed:
+    if kept is None and of_producer:
         kept = _with_records(header._replace(attributes=header.attributes & ~CODEC_MASK), b"", 0)
+    elif (
+        kept is None and last_of_group
+    ):  # only its offsets count: nobody's transaction needs its marker for it
+        return _with_records(
+            header._replace(attributes=0, producer_id=-1, producer_epoch=-1, base_sequence=-1), b"", 0
+        )
     if kept is not None and header.is_transactional:
         work.live[header.producer_id] = True
     return kept

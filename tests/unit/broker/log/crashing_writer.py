@@ -56,6 +56,8 @@ async def write(data_dir: Path, mode: str, batches: int) -> None:
         if turn % 25 == 24:
             await logs.maintain()
             await logs.checkpoint()
+            if mode == "compact":
+                await logs.compact(log)
     topics.create("passing", 2, {})
     topics.delete("passing")
     await logs.maintain()
