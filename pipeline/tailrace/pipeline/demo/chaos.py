@@ -1,5 +1,6 @@
 """SIGKILLs while the load runs: the source, the broker, Flink and a sink, once each."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -33,7 +34,8 @@ class Chaos(threading.Thread):
             time.sleep(self._pause_s)
             pid = int(read_all(self._data_dir)[part]["pid"])
             for victim in self._victims(part, pid):
-                os.kill(victim, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # gone with the one before it
+                    os.kill(victim, signal.SIGKILL)
             self.killed[part] = pid
             self._talk(f"killed {part} (SIGKILL)")
 

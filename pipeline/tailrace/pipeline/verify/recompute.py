@@ -9,6 +9,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import duckdb
 import pyarrow as pa
+from duckdb.func import FunctionNullHandling
 
 from tailrace.changes import TailraceError
 from tailrace.pipeline.spec import TransformSpec, UdfSpec
@@ -49,7 +50,7 @@ def _register(database: duckdb.DuckDBPyConnection, name: str, udf: UdfSpec, base
             )
         parameters.append(known)
     database.create_function(
-        name, function, parameters, udf.returns, null_handling=duckdb.func.FunctionNullHandling.SPECIAL
+        name, function, parameters, udf.returns, null_handling=FunctionNullHandling.SPECIAL
     )
 
 
