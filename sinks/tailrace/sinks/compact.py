@@ -1,6 +1,6 @@
 """Which files to rewrite together, so that readers and lookups meet few files.
 
-A compaction holds the table's commits up, so it is bounded: `MAX_ROWS` take about a CPU second.
+A compaction holds the table's commits up, so it is bounded: `MAX_ROWS` of usual rows take about a CPU second.
 
 Size tiers of 8: files of 1-7 live rows, 8-63, ... ; `FAN_IN` files of one tier become one of the next.
 A large file with many deleted rows is rewritten on its own account.  The number of files stays below
@@ -20,32 +20,32 @@ from tailrace.sinks.fencing import commit_strictly
 FAN_IN = 10
 DELETED_SHARE = 0.3
 MAX_ROWS = 1_000_000
+MAX_BYTES = 128 << 20
 _WORN_ROWS = 50_000
-_FULL_ROWS = MAX_ROWS // 2
 
 
 def choose(state: TableState) -> list[DataFile]:
     """The files that the next compaction should merge into one; empty when none is due."""
-    worn, tiers, budget = [], dict[int, list[DataFile]](), MAX_ROWS
+    worn, tiers = list[DataFile](), dict[int, list[DataFile]]()
     for file in state.files.values():
         deleted = len(state.deleted.get(file.path, ()))
         live = file.rows - deleted
-        if file.rows >= _WORN_ROWS and deleted >= DELETED_SHARE * file.rows and live <= budget:
+        if file.rows >= _WORN_ROWS and deleted >= DELETED_SHARE * file.rows:
             worn.append(file)
-            budget -= live
-        elif live < _FULL_ROWS:
+        elif live < MAX_ROWS // 2 and file.size < MAX_BYTES // 2:
             tiers.setdefault((max(live, 1).bit_length() - 1) // 3, []).append(file)
     for tier in sorted(tiers):
         if len(tiers[tier]) >= FAN_IN:
             return _within_budget(tiers[tier][:FAN_IN])
-    return worn
+    return _within_budget(worn) or worn[:1]
 
 
 def _within_budget(files: list[DataFile]) -> list[DataFile]:
     """As many of the files as one compaction may rewrite, the smallest first."""
-    files = sorted(files, key=lambda file: file.rows)
-    ends = accumulate(file.rows for file in files)
-    return [file for file, end in zip(files, ends, strict=True) if end <= MAX_ROWS]
+    files = sorted(files, key=lambda file: file.size)
+    rows = accumulate(file.rows for file in files)
+    size = accumulate(file.size for file in files)
+    return [f for f, r, s in zip(files, rows, size, strict=True) if r <= MAX_ROWS and s <= MAX_BYTES]
 
 
 def live_rows(backend: TableBackend, file: DataFile, deleted: BitMap | None, schema: pa.Schema) -> pa.Table:

@@ -37,6 +37,7 @@ _FIRST, _SNAPSHOT, _END = (-1, 0), (-2, 0), (1 << 62, 0)
 class _Partition:
     """raw: (offset after the batch, bytes), not yet decoded; ready: decoded, not yet staged.
 
+    held: bytes in raw.
     start: records before it are decoded already, or were before this run.
     seen: place of the last decoded change; all that still comes is there or later.
     """
@@ -44,6 +45,7 @@ class _Partition:
     arrived: int
     start: int
     high_watermark: int = 0
+    held: int = 0
     raw: deque[tuple[int, memoryview]] = field(default_factory=deque)
     ready: list[ChangeBatch] = field(default_factory=list)
     seen: tuple[int, int] = _FIRST
@@ -128,13 +130,14 @@ class TableFeed:
 
     def held(self, number: int) -> int:
         """Bytes of a partition that wait for a cut."""
-        return sum(len(data) for _end, data in self._partitions[number].raw)
+        return self._partitions[number].held
 
     def arrive(self, fetched: FetchedPartition) -> None:
         """Take what one poll brought of one partition."""
         part = self._partitions[fetched.partition.partition]
         for data in fetched.batches:
             part.raw.append((read_header(data).last_offset + 1, data))
+            part.held += len(data)
         part.arrived = fetched.next_offset
         part.high_watermark = fetched.high_watermark
 
@@ -197,6 +200,7 @@ class TableFeed:
             run = []
             while part.raw and part.raw[0][0] <= end:
                 run.append(part.raw.popleft()[1])
+                part.held -= len(run[-1])
             if part.raw and max(read_header(part.raw[0][1]).base_offset, part.start) < end:
                 # The batch reaches over the end: its later records are decoded again with the next cut.
                 run.append(part.raw[0][1])

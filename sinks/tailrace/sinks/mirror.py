@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from pyroaring import BitMap
 
-from tailrace.changes import ChangeBatch, ConfigError, Lsn, TailraceError, Truncate, crash_point
+from tailrace.changes import OP_READ, ChangeBatch, ConfigError, Lsn, TailraceError, Truncate, crash_point
 from tailrace.sinks import compact
 from tailrace.sinks.backend import DataFile, TableBackend, TableCommit, TableState
 from tailrace.sinks.checkpoint import Checkpoint, TopicPartition
@@ -23,7 +23,7 @@ from tailrace.sinks.evolve import evolve, stored_schema
 from tailrace.sinks.fencing import commit_strictly, take_over
 from tailrace.sinks.keys import KeyCodec, KeyCodes, concat, load_secret
 from tailrace.sinks.lookup import KeyIndex
-from tailrace.sinks.merge import Merged, gather, merge
+from tailrace.sinks.merge import Gathered, Merged, gather, merge
 from tailrace.sinks.sidecar import SidecarStore
 from tailrace.sinks.sink import CommitResult, SinkPlace, Target
 
@@ -38,6 +38,9 @@ class _Stage:
     deleted_keys: list[pa.Table] = field(default_factory=list)
     truncated: bool = False
     widened: bool = False
+    only_snapshot: bool = True
+    """Nothing is staged but rows of one initial snapshot, whose LSN is `snapshot_lsn` (-1: nothing yet)."""
+    snapshot_lsn: Lsn = -1
 
 
 class MirrorWriter:
@@ -101,9 +104,11 @@ class MirrorWriter:
             return
         for batch in changes:
             self._accept(batch)
-        merged = merge(gather(changes, self._schema), self._codec)
+        gathered = gather(changes, self._schema)
+        merged = merge(gathered, self._codec)
         upserts = self._with_old_cells(merged)
-        self._delete(concat([merged.upsert_keys, merged.delete_keys]))
+        if not self._is_first_copy(gathered):
+            self._delete(concat([merged.upsert_keys, merged.delete_keys]))
         if merged.deletes.num_rows:
             self._stage.deleted_keys.append(merged.deletes)
         if upserts.num_rows:
@@ -184,6 +189,15 @@ class MirrorWriter:
         if change is not None:
             self._schema = change.schema
             self._stage.widened |= bool(change.widened)
+
+    def _is_first_copy(self, changes: Gathered) -> bool:
+        """Whether these are rows of an initial snapshot into an empty table: no key has an old row."""
+        stage = self._stage
+        lsn = int(changes.lsn[0])
+        pure = bool((changes.op == OP_READ).all() and (changes.lsn == lsn).all())
+        stage.only_snapshot &= pure and stage.snapshot_lsn in (-1, lsn)
+        stage.snapshot_lsn = lsn
+        return stage.only_snapshot and (stage.truncated or not self._state.files)
 
     def _add(self, rows: pa.Table, keys: KeyCodes) -> None:
         crash_point("sink.before_data_file")

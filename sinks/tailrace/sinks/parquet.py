@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from tailrace.sinks.evolve import conform
 
 _ROW_GROUP_ROWS = 1_000_000
+_ROW_GROUP_BYTES = 32 << 20
 
 
 def encode(rows: pa.Table, key: Sequence[str]) -> tuple[pa.Buffer, pq.FileMetaData]:
@@ -20,11 +21,13 @@ def encode(rows: pa.Table, key: Sequence[str]) -> tuple[pa.Buffer, pq.FileMetaDa
         for field in rows.schema
         if pa.types.is_string(field.type) or pa.types.is_nested(field.type)
     ]
+    # Groups of wide rows are small: to read one old cell a whole group is decoded.
+    row_bytes = max(1, rows.nbytes // max(1, rows.num_rows))
     out = pa.BufferOutputStream()
     pq.write_table(
         rows,
         out,
-        row_group_size=_ROW_GROUP_ROWS,
+        row_group_size=max(1000, min(_ROW_GROUP_ROWS, _ROW_GROUP_BYTES // row_bytes)),
         compression="zstd",
         use_dictionary=dictionary,  # type: ignore[arg-type]
         column_encoding=dict.fromkeys(packed, "DELTA_BINARY_PACKED") or None,
@@ -41,14 +44,22 @@ def read(source: pq.ParquetFile, schema: pa.Schema, rows: npt.NDArray[np.int64] 
     Only the row groups that hold `rows` are decoded; a column that the file lacks is null.
     """
     columns = [name for name in schema.names if name in source.schema_arrow.names]
+    if not columns:
+        count = source.metadata.num_rows if rows is None else len(rows)
+        return pa.table([pa.nulls(count, field.type) for field in schema], schema=schema)
     if rows is None:
         return conform(source.read(columns), schema)
-    counts = np.array([source.metadata.row_group(i).num_rows for i in range(source.num_row_groups)], np.int64)
-    ends = np.cumsum(counts)
-    group_of = np.searchsorted(ends, rows, "right")
-    groups = np.unique(group_of)
-    before = np.zeros(len(counts), np.int64)
-    before[groups] = np.concatenate([[0], np.cumsum(counts[groups])[:-1]])
-    place = rows - (ends - counts)[group_of] + before[group_of]
-    table = source.read_row_groups(groups.tolist(), columns)
-    return conform(table.take(pa.array(place, pa.int64())), schema)
+    order = np.argsort(rows, kind="stable")
+    ascending = rows[order]
+    parts, first = [], 0
+    for group in range(source.num_row_groups):
+        end = first + source.metadata.row_group(group).num_rows
+        start, stop = np.searchsorted(ascending, [first, end]).tolist()
+        if stop > start:
+            wanted = pa.array(ascending[start:stop] - first, pa.int64())
+            parts.append(source.read_row_group(group, columns).take(wanted))
+        first = end
+    found = pa.concat_tables(parts) if parts else source.schema_arrow.empty_table().select(columns)
+    place = np.empty(len(rows), np.int64)
+    place[order] = np.arange(len(rows))
+    return conform(found.take(pa.array(place, pa.int64())), schema)

@@ -189,10 +189,12 @@ def test_a_fenced_writer_cannot_even_compact(tmp_path: Path) -> None:
     source = ModelSource(seed=19)
     old = open_mirror(tmp_path, source)
     for _ in range(12):
-        commit(old, source)
-    open_mirror(tmp_path, source)
+        old.stage(source.insert(5))
+        old.commit({}, source.lsn)
+    newer = open_mirror(tmp_path, source)
     with pytest.raises(FencedError):
         old.upkeep()
+    assert len(newer.state.files) == 12
 
 
 def test_a_table_that_is_not_ours_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -33,7 +33,6 @@ from tailrace.sinks.delta.housekeeping import LOG_KEPT_S, Housekeeping
 from tailrace.sinks.delta.log import Action, LogState, commit_path, read_commit, read_log
 from tailrace.sinks.delta.stats import statistics
 from tailrace.sinks.delta.store import TableStore
-from tailrace.sinks.evolve import conform
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +111,7 @@ class DeltaTable:
     def read(self, file: DataFile, schema: pa.Schema, rows: npt.NDArray[np.int64] | None = None) -> pa.Table:
         """Read one Parquet file; only the row groups that hold `rows` are decoded."""
         with pq.ParquetFile(self._store.source(file.path), memory_map=True) as source:
-            columns = [name for name in schema.names if name in source.schema_arrow.names]
-            if rows is None:
-                return conform(source.read(columns), schema)
-            counts = [source.metadata.row_group(i).num_rows for i in range(source.num_row_groups)]
-            ends = np.cumsum(counts)
-            group_of = np.searchsorted(ends, rows, "right")
-            groups = np.unique(group_of)
-            before = np.zeros(len(counts), np.int64)
-            before[groups] = np.concatenate([[0], np.cumsum(np.array(counts)[groups])[:-1]])
-            place = rows - (ends - counts)[group_of] + before[group_of]
-            table = source.read_row_groups(groups.tolist(), columns)
-        return conform(table.take(pa.array(place, pa.int64())), schema)
+            return parquet.read(source, schema, rows)
 
     def commit(self, base: TableState, change: TableCommit) -> TableState:
         """Write version `base.version + 1`, or raise CommitConflict."""

@@ -139,6 +139,14 @@ class BackendContract:
         fields = pa.schema([self.schema.field("id")])
         assert backend.read(file, fields, positions)["id"].to_pylist() == [70, 3, 99, 3]
 
+    def test_read_gives_nulls_where_a_file_lacks_every_column(
+        self, backend: TableBackend, created: TableState
+    ) -> None:
+        file = backend.write_data_file(self.rows(*range(5)))
+        fields = pa.schema({"later": pa.string()})
+        assert backend.read(file, fields)["later"].to_pylist() == [None] * 5
+        assert backend.read(file, fields, np.array([4, 0]))["later"].to_pylist() == [None] * 2
+
     def test_a_commit_without_rows_moves_the_checkpoint_only(
         self, make_backend: MakeBackend, backend: TableBackend, created: TableState, scan: Scan
     ) -> None:
