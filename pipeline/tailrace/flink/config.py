@@ -47,8 +47,9 @@ class FlinkPartConfig:
 
     `transaction_timeout_s` is the longest time that the job may be down without its last results being
     aborted by the broker; it must not exceed the broker's `transaction.max.timeout.ms`.  `requirements` are
-    pip requirement lines of the user's functions.  `udf_mode`: `process` runs Python functions in the job's Python
-    process beside the JVM, `thread` inside the JVM.
+    pip requirement lines of the user's functions.  `udf_mode`: `thread` calls Python functions inside the JVM, `process`
+    in worker processes, which Flink serves over ports that are not limited to loopback; functions with `batch: arrow`
+    always run there.
     """
 
     pipeline: str
@@ -60,4 +61,4 @@ class FlinkPartConfig:
     transaction_timeout_s: float = 900.0
     parallelism: int = 1
     requirements: tuple[str, ...] = ()
-    udf_mode: Literal["process", "thread"] = "process"
+    udf_mode: Literal["process", "thread"] = "thread"

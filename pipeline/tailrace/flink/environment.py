@@ -46,9 +46,14 @@ class FlinkEnvironment:
         return self.root / "bin" / "python"
 
     @property
+    def site_packages(self) -> Path:
+        """Where its packages are."""
+        return _site_packages(self.root)
+
+    @property
     def flink_home(self) -> Path:
         """Where PyFlink keeps its jars (`lib`, `opt`)."""
-        return _site_packages(self.root) / "pyflink"
+        return self.site_packages / "pyflink"
 
 
 def cache_dir() -> Path:

@@ -152,8 +152,9 @@ def _files(transforms: Sequence[TransformConfig]) -> Mapping[str, tuple[str, str
 
 def _sql_error(transform: TransformConfig, line: int, column: int, what: str) -> ConfigError:
     shown = transform.sql.splitlines()[line - 1].strip() if line <= len(transform.sql.splitlines()) else ""
+    where = f"SQL line {line}, column {column}: {shown}"
     return ConfigError(
-        f"{_place(transform, line)}transform {transform.name}: {_first_line(what)} (SQL line {line}, column {column}: {shown})",
+        f"{_place(transform, line)}transform {transform.name}: {_first_line(what)} ({where})",
         fix="correct the SQL",
     )
 

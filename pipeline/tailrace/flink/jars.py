@@ -2,7 +2,8 @@
 
 Flink's Kafka connector comes from Maven Central through jgo and is checked against a pinned SHA-256.  The record
 format `tailrace-avro` (`java/`) is built here: Janino, the compiler inside Flink's own jars, turns the sources into a
-jar once per version, so that no Java development kit is needed.
+jar once per version, so that no Java development kit is needed.  PyFlink puts the jars of its library folder before
+flink-python.jar on the class path, which lets one class of ours correct one of Flink's.
 
 `TAILRACE_MAVEN_REPOSITORY` names a mirror of Maven Central.
 """
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -52,10 +54,29 @@ AVRO_CONFLUENT = Artifact(
 """Flink's own registry format: not on our jobs' path, but the proof that others' jobs can read our topics."""
 
 
-def prepare(environment: FlinkEnvironment, java_home: Path) -> tuple[Path, ...]:
-    """The jars of a job, downloaded, checked and built where needed."""
+def prepare(environment: FlinkEnvironment, java_home: Path) -> Path:
+    """The folder of all jars of a job (`FLINK_LIB_DIR`), downloaded, checked and built where needed."""
     connector = download(KAFKA_CONNECTOR)
-    return connector, _format_jar(environment, java_home, connector)
+    ours = _own_jar(environment, java_home, connector)
+    folder = cache_dir() / f"lib-{environment.root.name}-{ours.stem.rpartition('-')[2]}"
+    wanted = {jar.name: jar for jar in [*(environment.flink_home / "lib").glob("*.jar"), connector, ours]}
+    if not folder.is_dir():
+        _link(folder, wanted)
+    elif any(not (folder / name).exists() for name in wanted):
+        shutil.rmtree(folder)
+        _link(folder, wanted)
+    return folder
+
+
+def _link(folder: Path, jars: Mapping[str, Path]) -> None:
+    making = folder.with_name(f"{folder.name}.{os.getpid()}")
+    making.mkdir()
+    for name, jar in jars.items():
+        (making / name).symlink_to(jar)
+    try:
+        making.rename(folder)
+    except OSError:  # another process was faster
+        shutil.rmtree(making)
 
 
 def download(artifact: Artifact) -> Path:
@@ -85,18 +106,19 @@ def download(artifact: Artifact) -> Path:
     return target
 
 
-def _format_jar(environment: FlinkEnvironment, java_home: Path, connector: Path) -> Path:
+def _own_jar(environment: FlinkEnvironment, java_home: Path, connector: Path) -> Path:
     sources = sorted(SOURCES.glob("*.java"))
     digest = hashlib.sha256(f"{environment.root.name} {connector.name}".encode())
     for source in (*sources, COMPILER):
         digest.update(source.read_bytes())
-    target = cache_dir() / "jars" / f"tailrace-avro-{digest.hexdigest()[:12]}.jar"
+    target = cache_dir() / "jars" / f"tailrace-flink-{digest.hexdigest()[:12]}.jar"
     if target.exists() and zipfile.is_zipfile(target):
         return target
     with TemporaryDirectory(dir=target.parent) as folder:
         classes = Path(folder) / "classes"
         classes.mkdir()
-        libraries = [*(environment.flink_home / "lib").glob("*.jar"), connector]
+        home = environment.flink_home
+        libraries = [*(home / "lib").glob("*.jar"), *(home / "opt").glob("flink-python*.jar"), connector]
         command: list[str | Path] = [
             environment.python,
             "-P",
@@ -115,7 +137,7 @@ def _format_jar(environment: FlinkEnvironment, java_home: Path, connector: Path)
         if done.returncode != 0:
             sys.stderr.write(done.stderr)
             raise TailraceError(
-                "the record format could not be compiled", fix="the compiler's words are above"
+                "the Java sources could not be compiled", fix="the compiler's words are above"
             )
         built = Path(folder) / "built.jar"
         with zipfile.ZipFile(built, "w", zipfile.ZIP_DEFLATED) as jar:

@@ -50,7 +50,7 @@ class _Tools:
     """What every start of the job needs, prepared once."""
 
     environment: FlinkEnvironment
-    jars: tuple[Path, ...]
+    libraries: Path
     java_home: Path
 
 
@@ -247,8 +247,8 @@ def _process(
         tools.environment,
         state.root,
         config.data_dir / "logs" / "transform.log",
-        flink_settings(config, tools.environment, tools.jars, state, checkpoint),
-        process_variables(tools.environment, tools.java_home, state),
+        flink_settings(config, tools.environment, state, checkpoint),
+        process_variables(tools.environment, tools.java_home, tools.libraries, state),
         stop,
     )
 

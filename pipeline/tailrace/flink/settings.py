@@ -1,5 +1,6 @@
 """Flink's configuration for a job of ours: one small JVM that listens on loopback only."""
 
+import os
 from pathlib import Path
 
 from tailrace.flink.checkpoints import Checkpoint, JobState
@@ -17,8 +18,8 @@ appender.stdout.layout.type = PatternLayout
 appender.stdout.layout.pattern = %d{yyyy-MM-dd HH:mm:ss,SSS} %-5p %c{1} - %m%n
 logger.states.name = org.apache.flink.runtime.executiongraph.ExecutionGraph
 logger.states.level = INFO
-logger.restored.name = org.apache.flink.runtime.checkpoint.CheckpointCoordinator
-logger.restored.level = WARN
+logger.metrics.name = org.apache.flink.metrics.MetricGroup
+logger.metrics.level = ERROR
 logger.kafka.name = org.apache.flink.kafka.shaded.org.apache.kafka
 logger.kafka.level = ERROR
 """
@@ -43,14 +44,12 @@ _OPENED = (
 def flink_settings(
     config: FlinkPartConfig,
     environment: FlinkEnvironment,
-    jars: tuple[Path, ...],
     state: JobState,
     checkpoint: Checkpoint | None,
 ) -> dict[str, str]:
     """The settings of the table environment; with `checkpoint` the job goes on from it, and owns its files."""
     settings = {
         "pipeline.name": f"tailrace {config.pipeline}",
-        "pipeline.jars": ";".join(path.as_uri() for path in jars),
         "parallelism.default": str(config.parallelism),
         "table.local-time-zone": "UTC",
         # checkpoints
@@ -73,6 +72,7 @@ def flink_settings(
         "rest.address": LOOPBACK,
         "rest.bind-address": LOOPBACK,
         "rest.bind-port": "0",
+        "security.delegation.tokens.enabled": "false",
         "web.submit.enable": "false",
         "web.cancel.enable": "false",
         "jobmanager.bind-host": LOOPBACK,
@@ -99,7 +99,9 @@ def flink_settings(
     return settings
 
 
-def process_variables(environment: FlinkEnvironment, java_home: Path, state: JobState) -> dict[str, str]:
+def process_variables(
+    environment: FlinkEnvironment, java_home: Path, libraries: Path, state: JobState
+) -> dict[str, str]:
     """Environment variables of the job's process; writes the configuration files that they point to."""
     folder = state.root / "conf"
     folder.mkdir(exist_ok=True)
@@ -115,12 +117,20 @@ def process_variables(environment: FlinkEnvironment, java_home: Path, state: Job
     ]
     variables = {
         "JAVA_HOME": str(java_home),
+        # PyFlink takes our library folder only from somebody who names its home too
+        "FLINK_HOME": str(environment.flink_home),
+        "FLINK_LIB_DIR": str(libraries),
+        "FLINK_OPT_DIR": str(environment.flink_home / "opt"),
+        "FLINK_PLUGINS_DIR": str(environment.flink_home / "plugins"),
         "FLINK_CONF_DIR": str(folder),
         "FLINK_LOG_DIR": str(folder),
         "LOG4J_PROPERTIES": str(folder / "log4j.properties"),
         "FLINK_ENV_JAVA_OPTS": " ".join(java_options),
         "PYTHONUNBUFFERED": "1",
+        # PyFlink's other way, a worker service inside the job's own process, listens on all interfaces
+        "_python_worker_execution_mode": "process",
     }
-    if environment.functions is not None:
-        variables["PYTHONPATH"] = str(environment.functions)
+    # the interpreter inside the JVM (udf_mode thread) does not know that it belongs to a virtual environment
+    folders = [environment.functions, environment.site_packages]
+    variables["PYTHONPATH"] = os.pathsep.join(str(folder) for folder in folders if folder is not None)
     return variables
