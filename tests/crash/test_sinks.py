@@ -26,10 +26,10 @@ from tailrace.changes.status import read_status
 from tailrace.sinks.service import CRASH_POINTS
 from tailrace.sinks.testing import EVENTS, ORDERS, ModelSource, assert_mirrors
 
-pytestmark = pytest.mark.crash
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(400)]
 
-DEADLINE_S = 60.0
-LAST_LSN = 600
+DEADLINE_S = 120.0
+LAST_LSN = 400
 
 FORMATS: dict[str, tuple[dict[str, Any], Callable[[str], pa.Table]]] = {
     "delta": ({"path": "lake/{table}", "checkpoint_every": 5, "keep_old_files": 0}, scan_delta),
@@ -63,7 +63,7 @@ class Published:
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
-    """A broker whose topics hold sixty source transactions."""
+    """A broker whose topics hold forty source transactions."""
     stack = Stack(tmp_path_factory.mktemp("stack"))
     stack.start()
     log = SourceLog(stack, [ORDERS.id, EVENTS.id], partitions=2)

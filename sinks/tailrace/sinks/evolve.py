@@ -34,7 +34,11 @@ def stored_schema(
     """The schema of a new table for `stream`; key columns are required when `keyed`."""
     return pa.schema(
         [
-            pa.field(field.name, stored_type(field.type), nullable=not (keyed and field.name in stream.key))
+            pa.field(
+                field.name,
+                stored_type(_usual_type(field.type)),
+                nullable=not (keyed and field.name in stream.key),
+            )
             for field in stream.arrow
         ]
     )
@@ -75,8 +79,19 @@ def conform(rows: pa.RecordBatch | pa.Table, schema: pa.Schema) -> pa.Table:
             columns.append(pa.nulls(rows.num_rows, field.type))
             continue
         column = rows.column(index)
+        if pa.types.is_time32(column.type):
+            column = column.cast(pa.time64("us"))
         columns.append(column if column.type.equals(field.type) else column.cast(field.type))
     return pa.table(columns, schema=schema)
+
+
+def _usual_type(arrow: pa.DataType) -> pa.DataType:
+    """The type of ARCHITECTURE.md's column table for what foreign topics carry (Flink: milliseconds)."""
+    if pa.types.is_timestamp(arrow):
+        return pa.timestamp("us", arrow.tz)
+    if pa.types.is_time(arrow):
+        return pa.time64("us")
+    return pa.int16() if pa.types.is_int8(arrow) else arrow
 
 
 def _is_wider(wide: pa.DataType, narrow: pa.DataType) -> bool:

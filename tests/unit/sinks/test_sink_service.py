@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailrace.changes import ConfigError, TableId, TailraceError
+from tailrace.changes import ConfigError, TableId, TableSchema, TailraceError
 from tailrace.sinks.checkpoint import (
     Checkpoint,
     from_properties,
@@ -19,7 +19,8 @@ from tailrace.sinks.checkpoint import (
     to_properties,
     to_transactions,
 )
-from tailrace.sinks.evolve import evolve
+from tailrace.sinks.delta.arrow_types import stored_type as delta_type
+from tailrace.sinks.evolve import conform, evolve, stored_schema
 from tailrace.sinks.freshness import Freshness
 from tailrace.sinks.plugins import load_sink_type, sink_types
 from tailrace.sinks.service import SinkInput, SinkPartConfig, run
@@ -122,3 +123,20 @@ def test_freshness_keeps_a_bounded_window() -> None:
     assert p50 is not None
     assert p99 is not None
     assert p99 >= p50 > 0
+
+
+def test_units_of_foreign_topics_become_microseconds() -> None:
+    types: dict[str, pa.DataType] = {
+        "at": pa.timestamp("ms", "UTC"),
+        "local": pa.timestamp("ns"),
+        "clock": pa.time32("ms"),
+        "tiny": pa.int8(),
+    }
+    stream = TableSchema(TableId("shop", "enriched"), pa.schema(types), ())
+    schema = stored_schema(stream, delta_type, keyed=False)
+    values = {"at": [1_000], "local": [5_000], "clock": [7], "tiny": [-3]}
+    rows = pa.table({name: pa.array(values[name], arrow) for name, arrow in types.items()})
+    stored = conform(rows, schema)
+    assert schema.types == [pa.timestamp("us", "UTC"), pa.timestamp("us"), pa.int64(), pa.int16()]
+    found = [column.cast(pa.int64())[0].as_py() for column in stored.columns]
+    assert found == [1_000_000, 5, 7_000, -3]
