@@ -207,7 +207,7 @@ def test_markers_of_vanished_transactions_vanish_after_their_horizon(at: Harness
         at.append(b"%d" % number, key=b"k", producer=PRODUCER, sequence=number)
     assert compact(at)
     assert len(batches(at)) <= 8 < before
-    assert at.log.aborted_transactions(0, at.log.log_end_offset) == []
+    assert at.log.aborted_transactions(0, at.log.log_end_offset) == [(7, 78)]  # its marker ends a segment
 
 
 def test_sequences_survive_compaction_without_a_snapshot(at: Harness) -> None:
@@ -222,6 +222,26 @@ def test_sequences_survive_compaction_without_a_snapshot(at: Harness) -> None:
     at.start()
     assert at.append(b"19", key=b"k", producer=PRODUCER, sequence=19).duplicate
     assert at.append(b"20", key=b"k", producer=PRODUCER, sequence=20).base_offset == 40
+
+
+def test_a_kept_record_of_a_transaction_keeps_its_marker(at: Harness) -> None:
+    at.append(b"kept", key=b"k", producer=PRODUCER, sequence=0, transactional=True)
+    at.end(PRODUCER, commit=True)
+    at.append(b"dropped", key=b"k2", producer=(8, 0), sequence=0, transactional=True)
+    at.end((8, 0), commit=True)
+    put(at, (b"k2", b"later"))
+    for _ in range(2):
+        assert compact(at)
+        assert [value for _, _, value in contents(at)][:1] == [b"kept"]
+        at.clock.at_ms += 2 * HOUR_MS
+        for number in range(50):
+            put(at, (b"x", b"%d" % number))
+    at.crash()
+    for path in at.files(".snapshot"):
+        path.unlink()
+    at.start()
+    assert at.log.last_stable_offset == at.log.log_end_offset
+    assert [p.transaction_start_offset for p in at.log.producers()] == [-1, -1]
 
 
 def test_a_lost_recovery_point_does_not_cut_a_compacted_log(at: Harness) -> None:

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tests.unit.broker.log.harness import Harness
 from tests.unit.broker.log.model import MAX_SEQUENCE, Event, Model, ModelProducer
 
-from tailrace.broker.log import LogError, TopicConfig
+from tailrace.broker.log import LogError, TopicConfig, compaction_plan
 from tailrace.broker.protocol.errors import ErrorCode
 from tailrace.broker.records.batch import iterate_batches
 from tailrace.broker.records.record import decode_records
@@ -247,13 +248,22 @@ class CompactedLogMachine(LogMachine):
 
     @rule()
     def compact(self) -> None:
+        self.at.log.roll()
         self.at.sync()
 
         async def compact_after_a_checkpoint() -> None:
             await self.at.logs.checkpoint()
-            await self.at.logs.compact(self.at.log)
+            with patch.object(compaction_plan, "MIN_DIRTY_SHARE", 0):
+                await self.at.logs.compact(self.at.log)
 
         asyncio.run(compact_after_a_checkpoint())
+
+    @rule(who=PRODUCERS)
+    def abort_what_was_latest(self, who: int) -> None:
+        known = self.model.producers.get(who)
+        if known is not None and known.open_since is None:
+            self.append_in_sequence(who=who, records=1, transactional=True, verified=True)
+            self.end_the_transaction(who=who, commit=False, bump=False)
 
     @rule()
     def pass_the_delete_horizon(self) -> None:
