@@ -195,10 +195,10 @@ class _TypeText:
         """The Avro type of the whole text; ConfigError names the column when it has none."""
         try:
             return self._type(self._name)
-        except KeyError as error:
+        except (KeyError, ValueError, IndexError):
             raise ConfigError(
                 f"column {column} of the result has the type {self._text}, which no topic can carry",
-                fix=f"cast {error.args[0]} to a type that it can, such as STRING or BIGINT",
+                fix="cast it to a type that one can, such as STRING or BIGINT",
             ) from None
 
     def _type(self, name: str) -> Any:
@@ -222,7 +222,7 @@ class _TypeText:
         self._expect("<")
         fields = []
         while True:
-            field = self._take().strip("`").replace("``", "`")
+            field = self._take()[1:-1].replace("``", "`")
             kind = self._element(f"{name}_{field}")
             default = {"default": None} if isinstance(kind, list) else {}
             fields.append({"name": field, "type": kind, **default})

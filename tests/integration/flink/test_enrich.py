@@ -41,7 +41,9 @@ def test_a_join_with_a_function_equals_the_sql_on_the_final_tables(
     part.start()  # before its topics exist: it waits for their schemas
     topics.create("raw.shop.transactions", TRANSACTIONS)
     topics.create("raw.shop.customers", CUSTOMERS)
-    customers = {i: {"id": i, "country": "NO" if i % 2 else "SE", "name": f"c{i}"} for i in range(5)}
+    customers: dict[int, dict[str, Any]] = {
+        i: {"id": i, "country": "NO" if i % 2 else "SE", "name": f"c{i}"} for i in range(5)
+    }
     transactions = {i: dict(transaction(i, i % 7, "10.25", "né" if i % 3 else None)) for i in range(1000)}
     topics.write("raw.shop.customers", customers.values(), timestamp=NOW + 1)
     topics.write("raw.shop.transactions", transactions.values(), timestamp=NOW + 2)
@@ -68,9 +70,10 @@ def test_a_join_with_a_function_equals_the_sql_on_the_final_tables(
     assert newest[1] == NOW + 5, "an update of the customer dates the result"
     assert newest[5000] == NOW + 4
 
-    status = part.status()
-    assert status["state"] == "running" and status["checkpoint_id"] > 0
-    assert status["records_in"] == 1012 and status["child_cpu_seconds"] > 0
+    part.wait_until(
+        lambda: part.status().get("records_in") == 1012 and part.status()["checkpoint_id"] is not None
+    )
+    assert part.status()["state"] == "running" and part.status()["child_cpu_seconds"] > 0
     assert listening(part.job_pid()) == {"127.0.0.1"}
 
     part.stop()

@@ -6,6 +6,7 @@ One JSON object per line on stdin, one answer per line on the answers fd:
 
     {"do": "plan", "transform", "tables", "views", "functions", "sql"}
         -> {"columns": [[name, type, nullable]...], "append_only", "commit_time", "untraceable"}
+    {"do": "explain", "inserts"} -> {"plan"}
     {"do": "start", "inserts": [{"database", "table", "statement"}...]} -> {"job_id", "rest"}
     {"do": "stop", "folder"} -> {"savepoint"}
 
@@ -73,19 +74,26 @@ class Job:
         self._tables.create_temporary_view("__result", self._tables.sql_query(sql))
         return answer
 
+    def explain(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The execution plan of all planned transforms together, as `start` would run it."""
+        text = str(self._statements(request).explain())
+        return {"plan": text[text.index("== Optimized Execution Plan ==") :]}
+
     def start(self, request: dict[str, Any]) -> dict[str, Any]:
         """Start the job of all planned transforms."""
-        for insert in request["inserts"]:
-            self._tables.use_database(insert["database"])
-            self._tables.execute_sql(insert["table"])
-        statements = self._tables.create_statement_set()
-        for insert in request["inserts"]:
-            self._tables.use_database(insert["database"])
-            statements.add_insert_sql(insert["statement"])
-        result = statements.execute()
+        result = self._statements(request).execute()
         self._client = result.get_job_client()
         assert self._client is not None
         return {"job_id": str(self._client.get_job_id()), "rest": _rest_address(self._client)}
+
+    def _statements(self, request: dict[str, Any]) -> Any:
+        statements = self._tables.create_statement_set()
+        for insert in request["inserts"]:
+            self._tables.use_database(insert["database"])
+            self._tables.execute_sql("DROP TABLE IF EXISTS `__target`")
+            self._tables.execute_sql(insert["table"])
+            statements.add_insert_sql(insert["statement"])
+        return statements
 
     def stop(self, folder: str) -> dict[str, Any]:
         """Stop with a savepoint: returns when everything that the job read is committed."""
@@ -204,6 +212,8 @@ def serve(settings: dict[str, str], answers: Any) -> None:
         try:
             if request["do"] == "plan":
                 answer(job.plan(request))
+            elif request["do"] == "explain":
+                answer(job.explain(request))
             elif request["do"] == "start":
                 answer(job.start(request))
                 threading.Thread(target=watch, daemon=True).start()
