@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import deltalake
+import polars as pl
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyroaring import BitMap
-from tests.fixtures.tables import scan_delta
+from tests.fixtures.tables import duckdb_with, scan_delta
 
 from tailrace.changes import ConfigError, FencedError, TailraceError
 from tailrace.sinks.backend import CommitConflict, ForeignWriteError
@@ -25,6 +26,8 @@ from tailrace.sinks.delta.store import LocalStore, ObjectStore, open_store
 from tailrace.sinks.mirror import MirrorWriter
 from tailrace.sinks.sink import SinkPlace, Target
 from tailrace.sinks.testing import ModelSource, assert_mirrors, rows_by_key
+from tailrace.sinks.testing.model import plain_batch
+from tailrace.sinks.testing.types import every_type
 
 
 def open_mirror(folder: Path, source: ModelSource, **options: Any) -> MirrorWriter:
@@ -358,3 +361,48 @@ def test_moving_twice_in_one_commit_and_unchanged_cells_across_files(tmp_path: P
     assert replace(writer.checkpoint, sequence=0) == replace(
         open_mirror(tmp_path, source).checkpoint, epoch=1, sequence=0
     )
+
+
+def test_statistics_never_prune_a_row_away(tmp_path: Path) -> None:
+    table, rows = every_type()
+    config = DeltaSink.Config(path="lake")
+    writer = DeltaSink(config, SinkPlace("shop/lake", tmp_path / "cache", tmp_path)).open_table(
+        Target("types", table, "mirror")
+    )
+    for i in range(rows.num_rows):
+        # one file per row, so that a wrong bound prunes the row
+        writer.stage([plain_batch(table, rows.slice(i, 1))])
+        writer.commit({}, i)
+    delta = deltalake.DeltaTable(writer.location)
+    with duckdb_with("delta") as connection:
+        for name in ("int2", "int8", "float8", "text", "day", "local", "instant", "big_numeric", "flag"):
+            for key, value in zip([1, 2], rows.column(name).to_pylist(), strict=False):
+                query = f"SELECT id FROM delta_scan(?) WHERE {name} = ?"
+                assert connection.execute(query, [writer.location, value]).fetchall() == [(key,)]
+                frame = pl.scan_delta(writer.location).filter(pl.col(name) == value).select("id").collect()
+                assert frame["id"].to_list() == [key], name
+        builder = deltalake.QueryBuilder().register("t", delta)
+        for name, literal in (("text", "''"), ("day", "DATE '0001-01-01'"), ("int2", "32767"), ("id", "3")):
+            found = pa.table(builder.execute(f"SELECT id FROM t WHERE {name} = {literal}").read_all())
+            assert found.num_rows == 1, name
+
+
+def test_cleaning_the_log_keeps_the_table_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tailrace.sinks.delta.table.LOG_KEPT_S", 0)
+    monkeypatch.setattr("tailrace.sinks.delta.housekeeping._CLEAN_LOG_EVERY", 1)
+    source = ModelSource(seed=29)
+    writer = open_mirror(tmp_path, source)
+    log = Path(writer.location) / "_delta_log"
+    for path in log.glob("*.json"):
+        os.utime(path, (1, 1))
+    for _ in range(30):
+        commit(writer, source, 20)
+        for path in log.glob("*.json"):
+            os.utime(path, (1, 1))
+        writer.upkeep()
+        assert_mirrors(scan_delta(writer.location), source)
+    assert len(list(log.glob("*.json"))) < 20
+    again = open_mirror(tmp_path, source)
+    assert again.checkpoint.lsn == source.lsn
+    commit(again, source)
+    assert_mirrors(scan_delta(again.location), source)

@@ -75,9 +75,9 @@ class Housekeeping:
         table = DeltaTable(self._store.url, storage_options=self._store.options or None)
         table.create_checkpoint()
         self._checkpointed = version
-        self._checkpoints += 1
-        if self._checkpoints % _CLEAN_LOG_EVERY == 1:
+        if self._checkpoints % _CLEAN_LOG_EVERY == 0:
             table.cleanup_metadata()
+        self._checkpoints += 1
 
     def _sweep(self, state: TableState) -> None:
         too_old = time.time() - self._config.keep_old_files
