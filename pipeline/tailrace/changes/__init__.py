@@ -1,18 +1,26 @@
-"""The vocabulary that every part shares: tables, changes, positions, errors.  Imports nothing of ours."""
+"""The vocabulary that every part shares: tables, changes, positions, errors.  Imports nothing of ours.
 
-from tailrace.changes.change import (
-    OP_CREATE,
-    OP_DELETE,
-    OP_READ,
-    OP_UPDATE,
-    ChangeBatch,
-    ChangeSet,
-    Truncate,
-)
+Names that need Arrow are imported when first asked for: the command line and the broker do without it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from tailrace.changes.crash import crash_point
 from tailrace.changes.errors import ConfigError, FencedError, SourceDataError, TailraceError
 from tailrace.changes.position import Lsn, format_lsn, parse_lsn
-from tailrace.changes.table import TableId, TableSchema
+
+if TYPE_CHECKING:
+    from tailrace.changes.change import (
+        OP_CREATE,
+        OP_DELETE,
+        OP_READ,
+        OP_UPDATE,
+        ChangeBatch,
+        ChangeSet,
+        Truncate,
+    )
+    from tailrace.changes.table import TableId, TableSchema
 
 __all__ = [
     "OP_CREATE",
@@ -33,3 +41,10 @@ __all__ = [
     "format_lsn",
     "parse_lsn",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        module = "table" if name.startswith("Table") else "change"
+        return getattr(import_module(f"tailrace.changes.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -23,4 +23,6 @@ def parse_lsn(text: str) -> Lsn:
             raise ValueError
         return (int(high, 16) << 32) | int(low, 16)
     except ValueError:
-        raise ConfigError(f"'{text}' is not an LSN", fix="write it as Postgres does, like 16/B374D848") from None
+        raise ConfigError(
+            f"'{text}' is not an LSN", fix="write it as Postgres does, like 16/B374D848"
+        ) from None

@@ -20,7 +20,9 @@ class TableId:
         """Parse ``public.orders``; the namespace is required."""
         namespace, dot, name = text.partition(".")
         if not (namespace and dot and name):
-            raise ConfigError(f"'{text}' is not a table name", fix="write namespace.table, like public.orders")
+            raise ConfigError(
+                f"'{text}' is not a table name", fix="write namespace.table, like public.orders"
+            )
         return cls(namespace, name)
 
     def __str__(self) -> str:
