@@ -81,8 +81,12 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
 
 
 def at(batches: list[ChangeBatch], lsn: int) -> list[ChangeBatch]:
-    """The batches as part of the source transaction that ends at `lsn`."""
-    return [replace(batch, lsn=np.full(len(batch), lsn, np.int64)) for batch in batches]
+    """The batches as part of the source transaction that ends at `lsn`, committed now."""
+    now = time.time_ns() // 1000
+    return [
+        replace(batch, lsn=np.full(len(batch), lsn, np.int64), timestamp=np.full(len(batch), now, np.int64))
+        for batch in batches
+    ]
 
 
 class SinkProcess:
