@@ -13,6 +13,7 @@ class Ledger:
     acknowledged: set[bytes] = field(default_factory=set)
     aborted: set[bytes] = field(default_factory=set)
     unknown: list[frozenset[bytes]] = field(default_factory=list)
+    offsets: dict[str, int] = field(default_factory=dict)  # what each group committed last
 
     def check(self, read: Iterable[bytes]) -> None:
         """Everything acknowledged was read, once; nothing aborted; what is unknown, as a whole or not at all."""

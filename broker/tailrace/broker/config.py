@@ -65,6 +65,12 @@ class BrokerConfig:
                 raise ConfigError(f"broker option {name} must be greater than 0")
         if self.group_min_session_timeout_ms > self.group_max_session_timeout_ms:
             raise ConfigError("broker option group_min_session_timeout_ms is greater than the maximum")
+        if self.host in ("0.0.0.0", "::", "") and not self.advertised_host:
+            raise ConfigError(
+                f"the broker would listen on every address ({self.host or 'none given'}), and clients cannot "
+                "be told which of them to use",
+                fix="Give the address that clients connect to as the advertised host",
+            )
         if not self.insecure and not is_loopback(self.host):
             raise ConfigError(
                 f"the broker would listen on {self.host}, which other machines can reach, and it has "

@@ -349,9 +349,9 @@ class BrokerServer:
     def _bind(self) -> socket.socket:
         host, port = self.config.host, self.config.port
         try:
-            family, kind, protocol, _, address = socket.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            # IPv4 first: clients that resolve `localhost` try it at the latest as their second
+            family, kind, protocol, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
             sock = socket.socket(family, kind, protocol)
         except OSError as error:
             raise TailraceError(f"the broker cannot listen on {host}: {error}") from error

@@ -16,9 +16,22 @@ from typing import Any
 
 import uvloop
 
+from tailrace.broker import log, topics
 from tailrace.broker.config import BrokerConfig
 from tailrace.broker.server import BrokerServer
 from tailrace.changes.errors import TailraceError
+
+CRASH_POINTS = (
+    "broker.before_produce_answer",
+    "broker.before_offset_commit",
+    "broker.before_transaction_state",
+    "broker.after_transaction_state",
+    "broker.before_markers",
+    "broker.between_markers",
+    "broker.after_markers",
+    *log.CRASH_POINTS,
+    *topics.CRASH_POINTS,
+)
 
 OnReady = Callable[[str, int], None]
 

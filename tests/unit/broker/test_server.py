@@ -389,10 +389,13 @@ def test_a_data_directory_has_one_broker(broker: EmbeddedBroker) -> None:
 
 
 def test_a_listener_beyond_loopback_must_be_asked_for(tmp_path: Path) -> None:
-    for host in ("0.0.0.0", "192.0.2.1", "example.org"):
+    for host in ("192.0.2.1", "example.org", "2001:db8::1"):
         with pytest.raises(ConfigError, match="neither TLS nor authentication"):
             BrokerConfig(tmp_path, host=host)
         assert BrokerConfig(tmp_path, host=host, insecure=True).host == host
+    with pytest.raises(ConfigError, match="advertised host"):
+        BrokerConfig(tmp_path, host="0.0.0.0", insecure=True)
+    assert BrokerConfig(tmp_path, host="0.0.0.0", insecure=True, advertised_host="here").insecure
     assert BrokerConfig(tmp_path, host="localhost").host == "localhost"
 
 
