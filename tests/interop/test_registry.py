@@ -144,7 +144,7 @@ def test_the_confluent_avro_serialisers_round_trip_over_the_broker(
         {"bootstrap.servers": stack.bootstrap, "group.id": "g", "auto.offset.reset": "earliest"}
     )
     consumer.subscribe(["users"])
-    seen = []
+    seen: list[object] = []
     while len(seen) < len(users):
         message = consumer.poll(20)
         assert message is not None

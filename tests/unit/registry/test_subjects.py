@@ -66,7 +66,12 @@ def test_level_none_accepts_what_backward_refuses() -> None:
 
 def test_a_decimal_of_another_scale_is_incompatible() -> None:
     def decimal(scale: int) -> str:
-        return record({"name": "n", "type": {"type": "bytes", "logicalType": "decimal", "precision": 12, "scale": scale}})
+        return record(
+            {
+                "name": "n",
+                "type": {"type": "bytes", "logicalType": "decimal", "precision": 12, "scale": scale},
+            }
+        )
 
     state = Subjects()
     register(state, "s", decimal(2))

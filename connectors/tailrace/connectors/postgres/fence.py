@@ -78,7 +78,7 @@ class PostgresFencedRead:
         with self._connection.cursor().copy(query) as copy:
             for block in copy:
                 buffer.write(block)
-        return _parse(buffer.getbuffer(), [name for name, _ in wanted])
+        return _parse(buffer, [name for name, _ in wanted])
 
 
 def current_position(config: PostgresConfig) -> Lsn:
@@ -121,12 +121,13 @@ def _scalar(kind: str, column: str) -> str:
     return _EXPRESSIONS.get(kind, "({0})::text").format(column)
 
 
-def _parse(data: memoryview, names: list[str]) -> pa.Table:
+def _parse(data: BytesIO, names: list[str]) -> pa.Table:
     schema = pa.schema([(name, pa.large_string()) for name in names])
-    if not len(data):
+    if not data.tell():
         return schema.empty_table()
+    data.seek(0)
     return csv.read_csv(
-        pa.BufferReader(pa.py_buffer(data)),
+        data,
         read_options=csv.ReadOptions(column_names=names, block_size=16 << 20),
         parse_options=csv.ParseOptions(newlines_in_values=True),
         convert_options=csv.ConvertOptions(
