@@ -16,7 +16,7 @@ import psutil
 import psycopg
 
 COMMAND = [sys.executable, "-m", "tailrace.pipeline.cli"]
-DEADLINE_S = 60.0
+DEADLINE_S = 90.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +59,14 @@ class Shell:
         preexec: Callable[[], None] | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> Result:
-        """Run the command to its end; subprocess.TimeoutExpired when it does not end in time."""
+        """Run the command to its end; AssertionError when it does not end in time."""
         process = self._popen(arguments, preexec, environment)
         try:
             out, err = process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
             stop(process)
-            raise
+            out, err = process.communicate()
+            raise AssertionError(f"no end after {timeout_s:.0f} s: {out}\n{err}") from None
         return Result(process.returncode, out, err)
 
     def run(self, file: Path, *arguments: object, **options: Any) -> Result:

@@ -27,6 +27,7 @@ _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 1.0
 # a new topic takes a moment to be known everywhere; one that stays unknown is a mistake
 _UNKNOWN_TOPIC_S = 10.0
+_FULL_DISK_S = 10.0
 _GROUP, _TRANSACTION = 0, 1
 
 
@@ -189,7 +190,7 @@ class Client:
         """`attempt()` until it raises no RetryableError, with growing pauses, for `retry_for_s` seconds."""
         pause = _FIRST_PAUSE_S
         deadline = time.monotonic() + self.retry_for_s
-        unknown_since: float | None = None
+        same: tuple[ErrorCode, float] | None = None  # the last error and since when there is no other
         while True:
             self.check_interrupt()
             try:
@@ -197,14 +198,11 @@ class Client:
             except RetryableError as error:
                 self.check_interrupt()
                 now = time.monotonic()
-                if error.error != ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
-                    unknown_since = None
-                elif unknown_since is None:
-                    unknown_since = now
-                elif now - unknown_since > _UNKNOWN_TOPIC_S:
-                    raise BrokerError(
-                        f"{what}: {error}", error=error.error, fix="create the topic"
-                    ) from error
+                if same is None or same[0] != error.error:
+                    same = error.error, now
+                fix = _cure(error.error, now - same[1])
+                if fix:
+                    raise BrokerError(f"{what}: {error}", error=error.error, fix=fix) from error
                 if now + pause > deadline:
                     raise BrokerUnavailableError(
                         f"{what}: no answer from the broker at {self.bootstrap} for {self.retry_for_s:.0f} s ({error})",
@@ -399,3 +397,12 @@ class Client:
 
 
 _COORDINATOR_MOVED = frozenset({ErrorCode.NOT_COORDINATOR, ErrorCode.COORDINATOR_NOT_AVAILABLE})
+
+
+def _cure(error: ErrorCode, lasted_s: float) -> str:
+    """What a person must do about an error that Kafka's clients retry; empty while a retry may still help."""
+    if error == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION and lasted_s > _UNKNOWN_TOPIC_S:
+        return "create the topic"
+    if error == ErrorCode.KAFKA_STORAGE_ERROR and lasted_s > _FULL_DISK_S:
+        return "make room on the broker's disk, then start again; nothing acknowledged is lost"
+    return ""

@@ -207,12 +207,13 @@ class SequencedSender:
             position, _ = queue.batches.popleft()
             offsets[position] = answer.base_offset
             self._acknowledged.add(queue.place)
-        elif error in _FENCED:
+            return
+        if error in _FENCED:
             raise fenced(f"producer id {self.producer_id}")
-        elif error.retriable and error != ErrorCode.CORRUPT_MESSAGE:
-            queue.blocked = RetryableError(f"produce to {queue.place}: {error.name}", error=error)
+        detail = f" ({answer.error_message})" if answer.error_message else ""
+        if error.retriable and error != ErrorCode.CORRUPT_MESSAGE:
+            queue.blocked = RetryableError(f"produce to {queue.place}: {error.name}{detail}", error=error)
         else:
-            detail = f" ({answer.error_message})" if answer.error_message else ""
             raise BrokerError(
                 f"produce to {queue.place}: the broker answered {error.name}{detail}", error=error
             )
