@@ -16,21 +16,36 @@ from tailrace.changes import ConfigError, TailraceError
 from tailrace.pipeline.plan import Endpoints
 from tailrace.registry.client import RegistryClient
 
+_DEPTHS = ("", "*/", "*/*/")
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def find_endpoints(bootstrap: str | None, registry_url: str | None = None) -> Endpoints:
-    """Addresses given on the command line, else those of the one pipeline running under ./.tailrace."""
+def find_endpoints(
+    bootstrap: str | None, registry_url: str | None = None, data_dir: Path | None = None
+) -> Endpoints:
+    """Addresses given on the command line, else those of the pipeline running on `data_dir`.
+
+    Without either, those of the one pipeline that runs under .tailrace here or up to two folders below.
+    ConfigError when there is none or more than one.
+    """
     if bootstrap and registry_url:
         return Endpoints(bootstrap, registry_url)
-    found = [json.loads(path.read_text()) for path in Path.cwd().glob("**/.tailrace/*/endpoints.json")]
+    if data_dir is not None:
+        files = [data_dir / "endpoints.json"]
+    else:
+        files = [path for depth in _DEPTHS for path in Path.cwd().glob(f"{depth}.tailrace/*/endpoints.json")]
+    found = {path.parent: json.loads(path.read_text()) for path in files if path.is_file()}
     if not bootstrap and len(found) != 1:
+        running = ", ".join(map(str, sorted(found)))
         raise ConfigError(
-            f"{len(found)} pipelines have a broker under {Path.cwd()}", fix="say which: --bootstrap host:port"
+            f"several pipelines run: {running}"
+            if found
+            else f"no pipeline runs under {data_dir or Path.cwd()}",
+            fix="say which: --data-dir DIR, or --bootstrap host:port",
         )
-    matching = [item for item in found if bootstrap in (None, item["bootstrap"])]
+    matching = [item for item in found.values() if bootstrap in (None, item["bootstrap"])]
     url = registry_url or (matching[0]["registry_url"] if matching else "")
-    return Endpoints(bootstrap or found[0]["bootstrap"], url)
+    return Endpoints(bootstrap or matching[0]["bootstrap"], url)
 
 
 def list_topics(bootstrap: str) -> list[dict[str, Any]]:

@@ -74,9 +74,9 @@ class Shell:
         return self.tailrace("run", file, "--data-dir", self.data_dir, *arguments, **options)
 
     @contextmanager
-    def running(self, file: Path) -> Iterator["subprocess.Popen[str]"]:
+    def running(self, file: Path, *arguments: object) -> Iterator["subprocess.Popen[str]"]:
         """`tailrace run FILE` in the background; stopped at the end, by force where it must be."""
-        process = self._popen(["run", file, "--data-dir", self.data_dir], None, None)
+        process = self._popen(["run", file, "--data-dir", self.data_dir, *arguments], None, None)
         try:
             yield process
         finally:

@@ -301,8 +301,8 @@ def test_a_slot_held_by_another_process_is_told_with_its_holder(shell: Shell) ->
         execute(shell.dsn, "CREATE PUBLICATION theirs FOR TABLE orders")
         pgconn = holder.pgconn
         pgconn.exec_(f"CREATE_REPLICATION_SLOT {SLOT} LOGICAL pgoutput".encode())
-        options = "(proto_version '1', publication_names 'theirs')"
-        pgconn.send_query(f"START_REPLICATION SLOT {SLOT} LOGICAL 0/0 {options}".encode())
+        stream_options = "(proto_version '1', publication_names 'theirs')"
+        pgconn.send_query(f"START_REPLICATION SLOT {SLOT} LOGICAL 0/0 {stream_options}".encode())
         pgconn.get_result()
         result = shell.run(shell.write(PIPELINE))
         refused(shell, result, 2, SLOT, f"pid {pgconn.backend_pid}", "thief", "pg_terminate_backend")
