@@ -87,15 +87,19 @@ class LoadLoop:
 
     def run(self, stop: threading.Event) -> None:
         """Load until `stop` is set; everything that is visible then is complete."""
-        while not stop.is_set():
-            self._read()
-            self._load_raw()
-            self._load_free()
-            self._report()
-            if self._slow:
-                # Many small fetches cost more than they hurry: let a few transactions gather.
-                stop.wait(_PACE_S)
-        self._report_offsets()
+        try:
+            while not stop.is_set():
+                self._read()
+                self._load_raw()
+                self._load_free()
+                self._report()
+                if self._slow:
+                    # Many small fetches cost more than they hurry: let a few transactions gather.
+                    stop.wait(_PACE_S)
+            self._report_offsets()
+        finally:
+            for feed in self._feeds:
+                feed.writer.close()
 
     def _read(self) -> None:
         news = 0

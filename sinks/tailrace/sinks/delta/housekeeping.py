@@ -27,6 +27,7 @@ _OURS = re.compile(
     rf"(part-{_UUID}\.zstd\.parquet|deletion_vector_{_UUID}\.bin|(_delta_log/)?\.{_UUID}\.tmp)$"
 )
 _SWEEP_EVERY_S = 60.0
+_ORPHANS_EVERY_S = 600.0
 _CLEAN_LOG_EVERY = 20
 
 
@@ -42,7 +43,7 @@ class Housekeeping:
         self._checkpointed = -1
         self._checkpoints = 0
         self._next_sweep = 0.0
-        self._orphans_due = True
+        self._next_orphans = 0.0
 
     def start(self, log: LogState) -> None:
         """Take over from a log that was just read."""
@@ -52,7 +53,6 @@ class Housekeeping:
         self._checkpointed = max(
             self._checkpointed, log.version - log.version % self._config.checkpoint_every
         )
-        self._orphans_due = True
 
     def removed(self, removes: list[Action]) -> None:
         """Files and vectors that a commit replaced."""
@@ -87,8 +87,8 @@ class Housekeeping:
             _at, path = self._replaced.popleft()
             if path not in kept:
                 self._store.delete(path)
-        if self._orphans_due:
-            self._orphans_due = False
+        if time.monotonic() >= self._next_orphans:
+            self._next_orphans = time.monotonic() + max(_ORPHANS_EVERY_S, self._config.keep_old_files)
             for entry in self._store.list(""):
                 if _OURS.match(entry.path) and entry.path not in kept and entry.modified <= too_old:
                     self._store.delete(entry.path)
