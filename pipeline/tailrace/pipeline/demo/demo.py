@@ -7,8 +7,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tailrace.changes import ConfigError, TailraceError
 from tailrace.pipeline.demo.chaos import Chaos
@@ -26,6 +29,7 @@ Talk = Callable[[str], None]
 _START_TIMEOUT_S = 600.0
 _CATCH_UP_TIMEOUT_S = 300.0
 _POLL_S = 0.2
+_COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 
 
 def run_demo(*, rows: int, seconds: float, keep: Path | None, talk: Talk) -> DemoReport:
@@ -42,7 +46,8 @@ def run_demo(*, rows: int, seconds: float, keep: Path | None, talk: Talk) -> Dem
             os.environ |= {"PG_DSN": postgres.dsn, "LAKE": str(folder / "lake")}
             plan = make_plan(load_spec(quickstart))
             load = Load(postgres.dsn, rows, customers, seconds=seconds)
-            report = _Run(plan, folder, load, talk).run(rows + customers)
+            expected = {"customers": customers, "transactions": rows, "enriched_transactions": rows}
+            report = _Run(plan, folder, load, talk).run(expected)
             report.kept = keep is not None
             return report
     finally:
@@ -58,15 +63,16 @@ class _Run:
         self._data_dir = folder / "run"
         self._watch = Watch(self._data_dir)
 
-    def run(self, initial_rows: int) -> DemoReport:
+    def run(self, expected: Mapping[str, int]) -> DemoReport:
         """Start, wait for the initial snapshot, load and kill, verify, stop."""
         started = time.monotonic()
         process = self._start()
         try:
             self._watch.start()
             self._talk("the pipeline starts; waiting for the initial snapshot in every table")
-            self._wait_for_tables(process)
+            self._wait_for_tables(process, expected)
             chaos = self._under_load()
+            self._require_running(process)
             self._talk("verifying every table against the source")
             verdicts = verify_pipeline(self._plan, self._data_dir, timeout_s=_CATCH_UP_TIMEOUT_S)
             elapsed = time.monotonic() - started
@@ -99,34 +105,38 @@ class _Run:
         with (self._data_dir / "supervisor.log").open("ab") as log:
             return subprocess.Popen([*command, "--data-dir", str(self._data_dir)], stdout=log, stderr=log)
 
-    def _wait_for_tables(self, process: "subprocess.Popen[bytes]") -> None:
-        """Wait until every sink has caught up once and the transform runs."""
-        wanted = [part for part in self._plan.parts() if part not in (BROKER, SOURCE)]
+    def _wait_for_tables(self, process: "subprocess.Popen[bytes]", expected: Mapping[str, int]) -> None:
+        """Wait until every table holds the initial rows; a progress bar on a terminal."""
+        sinks = [part for part in self._plan.parts() if part.startswith("sink.")]
+        names = [
+            item.target for sink in self._plan.spec.sinks.values() for item in self._plan.sink_inputs(sink)
+        ]
         deadline = time.monotonic() + _START_TIMEOUT_S
-        while True:
-            found = read_all(self._data_dir)
-            ready = [part for part in wanted if self._is_ready(part, found.get(part, {}))]
-            if len(ready) == len(wanted):
-                return
-            if process.poll() is not None:
-                log = (self._data_dir / "supervisor.log").read_text()
-                raise TailraceError(
-                    f"the pipeline stopped: {log.strip().splitlines()[-1] if log else 'no reason given'}"
-                )
-            if time.monotonic() > deadline:
-                missing = ", ".join(sorted(set(wanted) - set(ready)))
-                raise TailraceError(
-                    f"not ready in {_START_TIMEOUT_S:.0f} s: {missing}", fix=f"read {self._data_dir}/logs"
-                )
-            time.sleep(_POLL_S)
+        with Progress(*_COLUMNS, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+            bar = progress.add_task("initial snapshot", total=sum(expected[name] for name in names))
+            while True:
+                found = read_all(self._data_dir)
+                tables = [
+                    (name, t) for sink in sinks for name, t in found.get(sink, {}).get("tables", {}).items()
+                ]
+                progress.update(bar, completed=sum(min(int(t["rows"]), expected[name]) for name, t in tables))
+                if len(tables) == len(names) and all(int(t["rows"]) >= expected[name] for name, t in tables):
+                    return
+                self._require_running(process)
+                if time.monotonic() > deadline:
+                    late = (
+                        ", ".join(name for name, t in tables if int(t["rows"]) < expected[name])
+                        or "every table"
+                    )
+                    raise TailraceError(
+                        f"not filled in {_START_TIMEOUT_S:.0f} s: {late}", fix=f"read {self._data_dir}/logs"
+                    )
+                time.sleep(_POLL_S)
 
-    @staticmethod
-    def _is_ready(part: str, status: dict[str, object]) -> bool:
-        if part == TRANSFORM:
-            return status.get("state") in ("running", "caught_up")
-        tables = status.get("tables")
-        rows = [table.get("rows", 0) for table in tables.values()] if isinstance(tables, dict) else []
-        return bool(rows) and all(rows)
+    def _require_running(self, process: "subprocess.Popen[bytes]") -> None:
+        if process.poll() is not None:
+            log = (self._data_dir / "supervisor.log").read_text().strip()
+            raise TailraceError(f"the pipeline stopped: {log.splitlines()[-1] if log else 'no reason given'}")
 
     def _under_load(self) -> Chaos:
         sink = next(part for part in self._plan.parts() if part.startswith("sink."))
