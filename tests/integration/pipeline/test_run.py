@@ -53,7 +53,8 @@ def gone(processes: list[psutil.Process]) -> bool:
 
 
 def rows_of(shell: Shell) -> int:
-    if not (shell.folder / "lake" / "orders" / "_delta_log").exists():
+    """-1 while the table has no version."""
+    if not any((shell.folder / "lake" / "orders" / "_delta_log").glob("*.json")):
         return -1
     return orders(shell).num_rows
 
