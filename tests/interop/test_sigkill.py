@@ -2,29 +2,23 @@
 
 import pytest
 from tests.interop import writers
+from tests.interop.other_process import in_other_process
 from tests.interop.writers import BackgroundWriter, Writer, read_all
 
 from tailrace.broker.embedded import EmbeddedBroker
 
 KILLS = 3
 
-pytestmark = [
-    pytest.mark.usefixtures("collect_left_sockets"),
-    pytest.mark.filterwarnings("ignore:read_text is deprecated:DeprecationWarning"),
-    # kafka-python leaves sockets to the garbage collector when its broker was killed
-    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
-]
-
 
 @pytest.mark.parametrize(
     "writer",
     [
-        writers.confluent_idempotent,
-        writers.confluent_transactions,
-        writers.kafka_python_idempotent,
-        writers.kafka_python_transactions,
-        writers.aiokafka_idempotent,
-        writers.aiokafka_transactions,
+        pytest.param(writers.confluent_idempotent, id="confluent-kafka, idempotent"),
+        pytest.param(writers.confluent_transactions, id="confluent-kafka, transactional"),
+        pytest.param(in_other_process(writers.kafka_python_idempotent), id="kafka-python, idempotent"),
+        pytest.param(in_other_process(writers.kafka_python_transactions), id="kafka-python, transactional"),
+        pytest.param(writers.aiokafka_idempotent, id="aiokafka, idempotent"),
+        pytest.param(writers.aiokafka_transactions, id="aiokafka, transactional"),
     ],
 )
 def test_nothing_acknowledged_is_lost_and_nothing_aborted_is_read(

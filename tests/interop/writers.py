@@ -189,7 +189,7 @@ def kafka_python_transactions(
         except kafka.errors.KafkaError:
             continue  # as its documentation says: close it, and begin again with a new producer
         finally:
-            producer.close(timeout=0)
+            producer.close(timeout=10)
 
 
 def aiokafka_idempotent(bootstrap: str, ledger: Ledger, progress: Progress, stop: threading.Event) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from tailrace.broker.config import BrokerConfig
 from tailrace.broker.coordinator.group_log import GroupLog
-from tailrace.broker.coordinator.groups import GroupLimits
 from tailrace.broker.coordinator.internal_topic import CONSUMER_OFFSETS, TRANSACTION_STATE, InternalTopic
+from tailrace.broker.coordinator.rebalance import GroupLimits
 from tailrace.broker.coordinator.schemas import TxnMetadata, decode_txn_key
 from tailrace.broker.coordinator.transaction_log import Markers, StateLog
 from tailrace.broker.coordinator.transactions import TransactionCoordinator, TransactionLimits

@@ -1,9 +1,12 @@
 """The broker's sockets and handlers, request by request, against a real process."""
 
+import asyncio
+import errno
 import socket
 import struct
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.fixtures.broker import BrokerFactory, WireClient
@@ -11,6 +14,8 @@ from tests.fixtures.broker import BrokerFactory, WireClient
 from tailrace.broker.config import BrokerConfig
 from tailrace.broker.embedded import EmbeddedBroker
 from tailrace.broker.handlers import HANDLERS
+from tailrace.broker.log import StorageFailure
+from tailrace.broker.log.sync import SyncRound
 from tailrace.broker.protocol import (
     API_VERSIONS,
     NULL_UUID,
@@ -22,6 +27,7 @@ from tailrace.broker.protocol import (
 from tailrace.broker.protocol import messages as m
 from tailrace.broker.records.batch import iterate_batches
 from tailrace.broker.records.record import Record, decode_records, encode_batch
+from tailrace.broker.server import BrokerServer
 from tailrace.changes.errors import ConfigError, TailraceError
 from tailrace.changes.status import read_status
 
@@ -208,6 +214,103 @@ def test_a_transactional_batch_without_an_open_transaction_is_refused(wire: Wire
     ):
         request.transactional_id = transactional_id
         assert produced(wire.ask(ApiKey.PRODUCE, request, version))[0] == code
+
+
+def begin(
+    wire: WireClient, transactional_id: str, topic: str, timeout_ms: int = 60_000
+) -> m.InitProducerIdResponse:
+    """Open a transaction with one record in partition 0 of `topic`."""
+    made: m.InitProducerIdResponse = wire.ask(
+        ApiKey.INIT_PRODUCER_ID, m.InitProducerIdRequest(transactional_id, timeout_ms)
+    )
+    identity = (transactional_id, made.producer_id, made.producer_epoch)
+    added = wire.ask(
+        ApiKey.ADD_PARTITIONS_TO_TXN,
+        m.AddPartitionsToTxnRequest([], *identity, [m.AddPartitionsToTxnTopic(topic, [0])]),
+    )
+    assert added.results_by_topic_v3_and_below[0].results_by_partition[0].partition_error_code == 0
+    records = encode_batch(
+        [Record(None, b"in transaction", 1)],
+        producer_id=made.producer_id,
+        producer_epoch=made.producer_epoch,
+        base_sequence=0,
+        transactional=True,
+    )
+    request = produce_request(topic, bytes(records))
+    request.transactional_id = transactional_id
+    assert produced(wire.ask(ApiKey.PRODUCE, request)) == (0, 0)
+    return made
+
+
+def test_an_abandoned_transaction_is_aborted_when_its_time_is_over(wire: WireClient) -> None:
+    topic_id = create(wire, "t")
+    made = begin(wire, "tx", "t", timeout_ms=300)
+    wire.ask(ApiKey.PRODUCE, produce_request("t", batch(b"after")))
+    asked = fetch_request(topic_id, max_wait_ms=20_000)
+    asked.isolation_level = READ_COMMITTED
+    response = wire.ask(ApiKey.FETCH, asked)
+    assert fetched(response)[:2] == [b"in transaction", b"after"]
+    (aborted,) = response.responses[0].partitions[0].aborted_transactions
+    assert (aborted.producer_id, aborted.first_offset) == (made.producer_id, 0)
+    ended = m.EndTxnRequest("tx", made.producer_id, made.producer_epoch, committed=True)
+    assert wire.ask(ApiKey.END_TXN, ended).error_code == ErrorCode.PRODUCER_FENCED
+    assert wire.ask(ApiKey.END_TXN, ended, 1).error_code == ErrorCode.INVALID_PRODUCER_EPOCH
+
+
+def test_open_transactions_and_their_producers_can_be_seen(wire: WireClient) -> None:
+    create(wire, "t")
+    made = begin(wire, "tx", "t")
+    wire.ask(ApiKey.INIT_PRODUCER_ID, m.InitProducerIdRequest("idle", 1_000))
+    topics = [m.DescribeProducersTopic("t", [0, 1])]
+    seen, missing = (
+        wire.ask(ApiKey.DESCRIBE_PRODUCERS, m.DescribeProducersRequest(topics)).topics[0].partitions
+    )
+    (producer,) = seen.active_producers
+    assert (producer.producer_id, producer.current_txn_start_offset, producer.last_sequence) == (
+        made.producer_id,
+        0,
+        0,
+    )
+    assert missing.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    described = wire.ask(ApiKey.DESCRIBE_TRANSACTIONS, m.DescribeTransactionsRequest(["tx", "idle", "no"]))
+    ongoing, idle, unknown = described.transaction_states
+    assert (ongoing.transaction_state, ongoing.transaction_timeout_ms) == ("Ongoing", 60_000)
+    assert [(topic.topic, topic.partitions) for topic in ongoing.topics] == [("t", [0])]
+    assert (idle.transaction_state, idle.topics) == ("Empty", [])
+    assert unknown.error_code == ErrorCode.TRANSACTIONAL_ID_NOT_FOUND
+
+    def listed(**filters: Any) -> list[str]:
+        response = wire.ask(ApiKey.LIST_TRANSACTIONS, m.ListTransactionsRequest(**filters))
+        return sorted(entry.transactional_id for entry in response.transaction_states)
+
+    assert listed() == ["idle", "tx"]
+    assert listed(state_filters=["Ongoing"]) == ["tx"]
+    assert listed(producer_id_filters=[made.producer_id]) == ["tx"]
+    assert listed(transactional_id_pattern="i.*") == ["idle"]
+    assert listed(duration_filter=10**9) == []
+
+
+def test_a_failed_fsync_ends_the_broker_and_acknowledges_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: SyncRound) -> None:
+        raise OSError(errno.EIO, "Input/output error", "the log")
+
+    async def story() -> None:
+        server = BrokerServer(BrokerConfig(tmp_path))
+        host, port = await server.start()
+        serving = asyncio.create_task(server.run_until_stopped())
+        with WireClient(f"{host}:{port}") as wire:
+            await asyncio.to_thread(create, wire, "t")
+            monkeypatch.setattr(SyncRound, "run", fail)
+            wire.send(ApiKey.PRODUCE, produce_request("t", batch(b"a")))
+            with pytest.raises(StorageFailure, match="Input/output error"):
+                await serving
+            with pytest.raises(ConnectionError):
+                wire.receive_bytes()
+        assert read_status(tmp_path)["broker"]["state"] == "failed"
+
+    asyncio.run(story())
 
 
 def test_a_waiting_fetch_is_answered_as_soon_as_there_is_data(

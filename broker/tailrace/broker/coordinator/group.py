@@ -8,7 +8,7 @@
 Rules: Kafka's classic group protocol with KIP-345 (static members) and KIP-394 (member id required).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -25,6 +25,36 @@ class GroupState(StrEnum):
     COMPLETING = "CompletingRebalance"
     STABLE = "Stable"
     DEAD = "Dead"
+
+
+@dataclass(frozen=True, slots=True)
+class JoinRequest:
+    """JoinGroup, without its wire form; `member_id` empty: a new member."""
+
+    group_id: str
+    member_id: str
+    instance_id: str | None
+    client_id: str
+    client_host: str
+    session_timeout_ms: int
+    rebalance_timeout_ms: int
+    protocol_type: str
+    protocols: Protocols
+    require_known_member_id: bool  # v4+: hand out an id first (KIP-394)
+    can_skip_assignment: bool  # v9+: a returning static leader may be told so (KIP-814)
+
+
+@dataclass(frozen=True, slots=True)
+class SyncRequest:
+    """SyncGroup; `assignments` only from the leader."""
+
+    group_id: str
+    generation: int
+    member_id: str
+    instance_id: str | None
+    protocol_type: str | None
+    protocol: str | None
+    assignments: Mapping[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)

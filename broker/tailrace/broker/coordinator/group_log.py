@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
 from tailrace.broker.coordinator.group import GroupState
-from tailrace.broker.coordinator.groups import GroupCoordinator, GroupLimits
+from tailrace.broker.coordinator.groups import GroupCoordinator
 from tailrace.broker.coordinator.internal_topic import InternalTopic, Receipt
 from tailrace.broker.coordinator.offsets import OffsetStore
+from tailrace.broker.coordinator.rebalance import GroupLimits
 from tailrace.broker.coordinator.schemas import (
     GroupMetadata,
     OffsetKey,

@@ -5,66 +5,28 @@ handed to `persist` before anybody learns its assignment.  `tick` must be called
 """
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 from tailrace.broker.coordinator.group import (
     Group,
     GroupState,
     JoinReply,
+    JoinRequest,
     JoinResult,
     Member,
-    Protocols,
     SyncReply,
+    SyncRequest,
     SyncResult,
 )
-from tailrace.broker.coordinator.schemas import GroupMetadata, MemberMetadata
+from tailrace.broker.coordinator.rebalance import (
+    GroupLimits,
+    Persist,
+    Rebalances,
+    describe,
+    keep_alive,
+)
+from tailrace.broker.coordinator.schemas import GroupMetadata
 from tailrace.broker.protocol import ErrorCode
-
-# write one generation of a group; the callback runs once it is durable
-Persist = Callable[[str, GroupMetadata, Callable[[], None]], None]
-
-NEW_MEMBER_JOIN_TIMEOUT_MS = 5 * 60_000
-
-
-@dataclass(frozen=True, slots=True)
-class GroupLimits:
-    """Bounds that a broker sets to its groups (Kafka: group.*)."""
-
-    initial_rebalance_delay_ms: int = 0
-    min_session_timeout_ms: int = 6_000
-    max_session_timeout_ms: int = 30 * 60_000
-    max_size: int = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class JoinRequest:
-    """JoinGroup, without its wire form; `member_id` empty: a new member."""
-
-    group_id: str
-    member_id: str
-    instance_id: str | None
-    client_id: str
-    client_host: str
-    session_timeout_ms: int
-    rebalance_timeout_ms: int
-    protocol_type: str
-    protocols: Protocols
-    require_known_member_id: bool  # v4+: hand out an id first (KIP-394)
-    can_skip_assignment: bool  # v9+: a returning static leader may be told so (KIP-814)
-
-
-@dataclass(frozen=True, slots=True)
-class SyncRequest:
-    """SyncGroup; `assignments` only from the leader."""
-
-    group_id: str
-    generation: int
-    member_id: str
-    instance_id: str | None
-    protocol_type: str | None
-    protocol: str | None
-    assignments: Mapping[str, bytes]
 
 
 class GroupCoordinator:
@@ -73,6 +35,7 @@ class GroupCoordinator:
     def __init__(self, limits: GroupLimits, persist: Persist) -> None:
         self._limits = limits
         self._persist = persist
+        self._rebalances = Rebalances(limits, persist)
         self._groups: dict[str, Group] = {}
 
     def __iter__(self) -> Iterator[Group]:
@@ -161,10 +124,10 @@ class GroupCoordinator:
             member.answer_sync(SyncResult(ErrorCode.REBALANCE_IN_PROGRESS))  # a retry replaces the parked one
             member.sync_reply = reply
             if member.member_id == group.leader:
-                self._store_assignment(group, request.assignments, now_ms)
+                self._rebalances.store_assignment(group, request.assignments, now_ms)
         elif group.state is GroupState.STABLE:
             group.pending_syncs.discard(member.member_id)
-            self._keep_alive(member, now_ms)
+            keep_alive(member, now_ms)
             reply(SyncResult(ErrorCode.NONE, group.protocol_type, group.protocol, member.assignment))
         elif group.state is GroupState.PREPARING:
             reply(SyncResult(ErrorCode.REBALANCE_IN_PROGRESS))
@@ -181,7 +144,7 @@ class GroupCoordinator:
             return error
         if group.state not in (GroupState.PREPARING, GroupState.COMPLETING, GroupState.STABLE):
             return ErrorCode.UNKNOWN_MEMBER_ID
-        self._keep_alive(group.members[member_id], now_ms)
+        keep_alive(group.members[member_id], now_ms)
         preparing = group.state is GroupState.PREPARING
         return ErrorCode.REBALANCE_IN_PROGRESS if preparing else ErrorCode.NONE
 
@@ -192,13 +155,13 @@ class GroupCoordinator:
             return ErrorCode.UNKNOWN_MEMBER_ID
         if member_id in group.pending_joins:
             del group.pending_joins[member_id]
-            self._complete_if_all_joined(group, now_ms)
+            self._rebalances.complete_if_all_joined(group, now_ms)
             return ErrorCode.NONE
         if not member_id and instance_id is not None:
             member_id = group.static_members.get(instance_id, "")
         error = self._check_member(group_id, member_id, instance_id, None)
         if error is ErrorCode.NONE:
-            self._remove(group, group.members[member_id], now_ms)
+            self._rebalances.remove(group, group.members[member_id], now_ms)
         return error
 
     def check_commit(
@@ -221,7 +184,7 @@ class GroupCoordinator:
             error = self._check_member(group_id, member_id, instance_id, generation)
             if error is not ErrorCode.NONE:
                 return error
-            self._keep_alive(group.members[member_id], now_ms)
+            keep_alive(group.members[member_id], now_ms)
         elif not transactional and group.state is not GroupState.EMPTY:
             return ErrorCode.UNKNOWN_MEMBER_ID
         if not transactional and group.state is GroupState.COMPLETING:
@@ -240,11 +203,11 @@ class GroupCoordinator:
         for group in list(self._groups.values()):
             for member_id in [key for key, due in group.pending_joins.items() if now_ms >= due]:
                 del group.pending_joins[member_id]
-                self._complete_if_all_joined(group, now_ms)
+                self._rebalances.complete_if_all_joined(group, now_ms)
             for member in [m for m in group.members.values() if m.expired(now_ms)]:
-                self._remove(group, member, now_ms)
+                self._rebalances.remove(group, member, now_ms)
             if group.state is GroupState.PREPARING and now_ms >= group.join_deadline_ms:
-                self._join_time_over(group, now_ms)
+                self._rebalances.join_time_over(group, now_ms)
             elif (
                 group.state in (GroupState.COMPLETING, GroupState.STABLE)
                 and group.pending_syncs
@@ -252,7 +215,7 @@ class GroupCoordinator:
             ):
                 for member_id in list(group.pending_syncs):
                     group.remove(group.members[member_id])
-                self._rebalance(group, now_ms)
+                self._rebalances.start(group, now_ms)
 
     # -- joining ---------------------------------------------------------------------------------------
 
@@ -290,11 +253,11 @@ class GroupCoordinator:
             group.state is GroupState.STABLE and unchanged and member.member_id != group.leader
         )
         if settled:
-            self._keep_alive(member, now_ms)
+            keep_alive(member, now_ms)
             reply(group.join_result(member))
         else:
             self._park_join(group, member, request, now_ms, reply)
-            self._rebalance(group, now_ms)
+            self._rebalances.start(group, now_ms)
 
     def _add(self, group: Group, request: JoinRequest, member_id: str, now_ms: int, reply: JoinReply) -> None:
         if not group.members:
@@ -311,9 +274,8 @@ class GroupCoordinator:
         )
         group.add(member)
         self._park_join(group, member, request, now_ms, reply)
-        member.expires_at_ms = now_ms + NEW_MEMBER_JOIN_TIMEOUT_MS
         group.initial_newcomer = True
-        self._rebalance(group, now_ms)
+        self._rebalances.start(group, now_ms)
 
     def _replace_static(
         self, group: Group, request: JoinRequest, member_id: str, now_ms: int, reply: JoinReply
@@ -336,7 +298,7 @@ class GroupCoordinator:
                 )
             self._persist(group.group_id, describe(group), lambda: member.answer_join(result))
         else:
-            self._rebalance(group, now_ms)
+            self._rebalances.start(group, now_ms)
 
     def _park_join(
         self, group: Group, member: Member, request: JoinRequest, now_ms: int, reply: JoinReply
@@ -347,95 +309,7 @@ class GroupCoordinator:
         member.rebalance_timeout_ms = request.rebalance_timeout_ms
         member.session_timeout_ms = request.session_timeout_ms
         member.join_reply = reply
-        self._keep_alive(member, now_ms)
-
-    # -- rebalancing -----------------------------------------------------------------------------------
-
-    def _rebalance(self, group: Group, now_ms: int) -> None:
-        """Start a rebalance, or see whether the running one is complete."""
-        if group.state is not GroupState.PREPARING:
-            initial = group.state is GroupState.EMPTY
-            if group.state is GroupState.COMPLETING:
-                for member in group.members.values():
-                    member.assignment = b""
-                    member.answer_sync(SyncResult(ErrorCode.REBALANCE_IN_PROGRESS))
-            group.pending_syncs.clear()
-            group.move(GroupState.PREPARING, now_ms)
-            timeout_ms = group.rebalance_timeout_ms()
-            delay_ms = min(self._limits.initial_rebalance_delay_ms, timeout_ms)
-            if initial and delay_ms:
-                group.initial_newcomer = False
-                group.initial_remaining_ms = timeout_ms - delay_ms
-                group.join_deadline_ms = now_ms + delay_ms
-            else:
-                group.join_deadline_ms = now_ms + timeout_ms
-        self._complete_if_all_joined(group, now_ms)
-
-    def _complete_if_all_joined(self, group: Group, now_ms: int) -> None:
-        waiting = group.state is GroupState.PREPARING and group.initial_remaining_ms is None
-        if waiting and group.all_joined():
-            self._complete_join(group, now_ms)
-
-    def _join_time_over(self, group: Group, now_ms: int) -> None:
-        if group.initial_remaining_ms and group.initial_newcomer:
-            delay_ms = min(self._limits.initial_rebalance_delay_ms, group.initial_remaining_ms)
-            group.initial_newcomer = False
-            group.initial_remaining_ms -= delay_ms
-            group.join_deadline_ms = now_ms + delay_ms
-        else:
-            group.initial_remaining_ms = None
-            self._complete_join(group, now_ms)
-
-    def _complete_join(self, group: Group, now_ms: int) -> None:
-        for member in [m for m in group.members.values() if m.join_reply is None and m.instance_id is None]:
-            group.remove(member)
-        joined = [m for m in group.members.values() if m.join_reply is not None]
-        if group.members and not joined:
-            group.join_deadline_ms = (
-                now_ms + group.rebalance_timeout_ms()
-            )  # only absent static members: wait on
-            return
-        group.generation += 1
-        if not group.members:
-            group.protocol = group.leader = None
-            group.move(GroupState.EMPTY, now_ms)
-            self._persist(group.group_id, describe(group), _nothing)
-            return
-        leader = group.members.get(group.leader or "")
-        if leader is None or leader.join_reply is None:
-            group.leader = joined[0].member_id
-        group.protocol = group.vote()
-        group.move(GroupState.COMPLETING, now_ms)
-        group.pending_syncs = {member.member_id for member in joined}
-        group.sync_deadline_ms = now_ms + group.rebalance_timeout_ms()
-        for member in joined:
-            member.is_new = False
-            self._keep_alive(member, now_ms)
-            member.answer_join(group.join_result(member))
-
-    def _store_assignment(self, group: Group, assignments: Mapping[str, bytes], now_ms: int) -> None:
-        generation = group.generation
-        assigned = {member_id: bytes(assignments.get(member_id, b"")) for member_id in group.members}
-
-        def stored() -> None:
-            if group.state is not GroupState.COMPLETING or group.generation != generation:
-                return
-            group.move(GroupState.STABLE, now_ms)
-            for member in group.members.values():
-                member.assignment = assigned.get(member.member_id, b"")
-                self._keep_alive(member, now_ms)
-                member.answer_sync(
-                    SyncResult(ErrorCode.NONE, group.protocol_type, group.protocol, member.assignment)
-                )
-
-        self._persist(group.group_id, describe(group, assigned), stored)
-
-    def _remove(self, group: Group, member: Member, now_ms: int) -> None:
-        group.remove(member)
-        if group.state in (GroupState.STABLE, GroupState.COMPLETING):
-            self._rebalance(group, now_ms)
-        else:
-            self._complete_if_all_joined(group, now_ms)
+        keep_alive(member, now_ms)
 
     # -- members ---------------------------------------------------------------------------------------
 
@@ -456,36 +330,3 @@ class GroupCoordinator:
         if generation is not None and generation != group.generation:
             return ErrorCode.ILLEGAL_GENERATION
         return ErrorCode.NONE
-
-    @staticmethod
-    def _keep_alive(member: Member, now_ms: int) -> None:
-        timeout_ms = NEW_MEMBER_JOIN_TIMEOUT_MS if member.is_new else member.session_timeout_ms
-        member.expires_at_ms = now_ms + timeout_ms
-
-
-def describe(group: Group, assignments: Mapping[str, bytes] | None = None) -> GroupMetadata:
-    """What the log keeps of a group; `assignments` replace those of the members."""
-    return GroupMetadata(
-        group.protocol_type or "",
-        group.generation,
-        group.protocol,
-        group.leader,
-        group.since_ms,
-        tuple(
-            MemberMetadata(
-                member.member_id,
-                member.instance_id,
-                member.client_id,
-                member.client_host,
-                member.rebalance_timeout_ms,
-                member.session_timeout_ms,
-                member.metadata_of(group.protocol or ""),
-                member.assignment if assignments is None else assignments.get(member.member_id, b""),
-            )
-            for member in group.members.values()
-        ),
-    )
-
-
-def _nothing() -> None:
-    """What follows a write that nobody waits for."""

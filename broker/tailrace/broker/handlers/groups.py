@@ -4,8 +4,14 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
-from tailrace.broker.coordinator.group import Group, GroupState, JoinResult, SyncResult
-from tailrace.broker.coordinator.groups import JoinRequest, SyncRequest
+from tailrace.broker.coordinator.group import (
+    Group,
+    GroupState,
+    JoinRequest,
+    JoinResult,
+    SyncRequest,
+    SyncResult,
+)
 from tailrace.broker.handlers.context import RequestContext
 from tailrace.broker.log import LogError
 from tailrace.broker.protocol import ErrorCode

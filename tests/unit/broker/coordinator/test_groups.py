@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 
-from tailrace.broker.coordinator.group import Group, GroupState, JoinResult, SyncResult
-from tailrace.broker.coordinator.groups import (
-    NEW_MEMBER_JOIN_TIMEOUT_MS,
-    GroupCoordinator,
-    GroupLimits,
+from tailrace.broker.coordinator.group import (
+    Group,
+    GroupState,
     JoinRequest,
+    JoinResult,
     SyncRequest,
+    SyncResult,
 )
+from tailrace.broker.coordinator.groups import GroupCoordinator
+from tailrace.broker.coordinator.rebalance import NEW_MEMBER_JOIN_TIMEOUT_MS, GroupLimits
 from tailrace.broker.coordinator.schemas import GroupMetadata
 from tailrace.broker.protocol import ErrorCode
 
