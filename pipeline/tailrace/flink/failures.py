@@ -16,6 +16,9 @@ Causes = Sequence[tuple[str, str]]
 """Java exceptions as (class, message), outermost first."""
 
 
+_TRACEBACK = "Traceback (most recent call last):"
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A classified failure: `error` is what to raise when no retry can cure it (any more)."""
@@ -25,20 +28,41 @@ class Failure:
 
 
 def causes_of(stack_trace: str) -> list[tuple[str, str]]:
-    """Read a printed Java stack trace back into its causes; frames are dropped."""
-    causes: list[tuple[str, str]] = []
-    message: list[str] = []
+    """Read a printed Java stack trace back into its causes.
+
+    Java frames are dropped.  The Python frames of the interpreter inside the JVM, printed innermost first as
+    `at /folder/file.function(file.py:3)`, become a Python traceback in the message.
+    """
+    causes: list[_Cause] = []
+    in_message = False
     for line in stack_trace.splitlines():
         head = re.match(r"(?:Caused by: )?([a-z][\w.]*\.[A-Z][\w.$]*)(?:: (.*))?$", line)
         if head and (not causes or line.startswith("Caused by: ")):
-            message = [head.group(2) or ""]
-            causes.append((head.group(1), message[0]))
+            causes.append(_Cause(head.group(1), [head.group(2) or ""], []))
+            in_message = True
         elif re.match(r"\s+(at |\.\.\. \d+ more|Suppressed:)", line):
-            message = []
-        elif message and causes:
-            message.append(line)
-            causes[-1] = (causes[-1][0], "\n".join(message))
-    return causes
+            in_message = False
+            frame = re.match(r"\s+at (/.*)\.([^./]+)\(([^()]+\.py):(\d+)\)", line)
+            if frame and causes:
+                path = f"{frame.group(1).rpartition('/')[0]}/{frame.group(3)}"
+                causes[-1].frames.append(f'  File "{path}", line {frame.group(4)}, in {frame.group(2)}')
+        elif in_message:
+            causes[-1].message.append(line)
+    return [(cause.kind, cause.text()) for cause in causes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Cause:
+    kind: str
+    message: list[str]
+    frames: list[str]
+
+    def text(self) -> str:
+        message = "\n".join(self.message)
+        if not self.frames:
+            return message
+        raised = re.sub(r"^<class '(?:\w+\.)*(\w+)'>", r"\1", message)
+        return "\n".join([_TRACEBACK, *reversed(self.frames), raised])
 
 
 def refused_sql(transform: TransformConfig, causes: Causes) -> ConfigError:
@@ -123,19 +147,18 @@ def _python_error(causes: Causes, transforms: Sequence[TransformConfig]) -> Tail
     """A function of the user that raised: its name, the line, and the exception."""
     files = _files(transforms)
     for _, message in reversed(causes):
-        if "Traceback (most recent call last)" not in message:
+        if _TRACEBACK not in message:
             continue
         frames = re.findall(r'File "([^"]+)", line (\d+), in (\S+)', message)
         ours = [frame for frame in frames if frame[0] in files]
-        raised = re.findall(
-            r"^([A-Za-z_][\w.]*(?:Error|Exception|Warning|Interrupt|Exit)\b.*)$", message, re.MULTILINE
-        )
-        if not ours or not raised:
+        if not ours:
             continue
+        behind = message[message.rindex('  File "') :].splitlines()[1:]
+        raised = next((text for text in behind if text and not text[0].isspace()), "an exception")
         path, line, function = ours[-1]
         transform, udf = files[path]
         return TailraceError(
-            f"transform {transform}: function {udf} raised {raised[-1].strip()} at {path}:{line}, in {function}",
+            f"transform {transform}: function {udf} raised {raised} at {path}:{line}, in {function}",
             fix="correct the function, then start again: the job goes on at its last checkpoint",
         )
     return None

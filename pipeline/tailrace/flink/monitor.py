@@ -22,6 +22,14 @@ class Observed:
     records_out: int
 
 
+@dataclass(frozen=True, slots=True)
+class RestartedFor:
+    """A failure that the cluster restarted the job for."""
+
+    at_ms: int
+    causes: list[tuple[str, str]]
+
+
 class Monitor:
     """Looks at one job."""
 
@@ -44,13 +52,13 @@ class Monitor:
             records_out=_counted(vertices, "read-records", "Writer"),
         )
 
-    def failures(self) -> list[list[tuple[str, str]]]:
-        """The causes of each failure so far that the cluster restarted the job for, newest first."""
+    def failures(self) -> list[RestartedFor]:
+        """The failures so far that the cluster restarted the job for, newest first (Flink keeps the last 16)."""
         answer = self._get("/exceptions")
         if answer is None:
             return []
         entries = answer.get("exceptionHistory", {}).get("entries", [])
-        return [causes_of(entry["stacktrace"]) for entry in entries]
+        return [RestartedFor(entry["timestamp"], causes_of(entry["stacktrace"])) for entry in entries]
 
     def _get(self, path: str) -> dict[str, Any] | None:
         try:

@@ -22,6 +22,7 @@ import psutil
 
 from tailrace.changes.errors import TailraceError
 from tailrace.flink.environment import FlinkEnvironment
+from tailrace.flink.failures import causes_of
 
 JOB = Path(__file__).with_name("inside") / "job.py"
 
@@ -29,17 +30,17 @@ JOB = Path(__file__).with_name("inside") / "job.py"
 class RequestFailed(Exception):
     """The job's process could not do what it was asked; `causes` as (class, message), outermost first."""
 
-    def __init__(self, causes: Sequence[Sequence[str]]) -> None:
+    def __init__(self, causes: Sequence[tuple[str, str]]) -> None:
         super().__init__(causes)
-        self.causes = [(str(kind), str(message)) for kind, message in causes]
+        self.causes = causes
 
 
 class JobEnded(Exception):
     """The job, or the process under it, is gone; `causes` is empty when it left no word."""
 
-    def __init__(self, causes: Sequence[Sequence[str]]) -> None:
+    def __init__(self, causes: Sequence[tuple[str, str]]) -> None:
         super().__init__(causes)
-        self.causes = [(str(kind), str(message)) for kind, message in causes]
+        self.causes = causes
 
 
 class Stopped(Exception):
@@ -164,14 +165,16 @@ class JobProcess:
                 if deadline is not None and time.monotonic() > deadline:
                     raise TimeoutError from None
         if document is not None and "error" in document:
-            raise RequestFailed(document["error"])
+            raise RequestFailed(causes_of(document["error"]))
         if document is None or "ended" in document:
             self._ended(document)
         assert document is not None
         return document
 
     def _ended(self, document: dict[str, Any] | None) -> None:
-        raise JobEnded([] if document is None else document.get("ended", document.get("error", [])))
+        raise JobEnded(
+            [] if document is None else causes_of(document.get("ended", document.get("error", "")))
+        )
 
     def _read(self, answers: IO[str]) -> None:
         with answers:

@@ -20,9 +20,9 @@ from tailrace.flink import environment, jars
 from tailrace.flink.checkpoints import Checkpoint, JobState
 from tailrace.flink.config import FlinkPartConfig
 from tailrace.flink.environment import FlinkEnvironment
-from tailrace.flink.failures import Causes, classify
+from tailrace.flink.failures import classify
 from tailrace.flink.java import find_java
-from tailrace.flink.monitor import Monitor, Observed
+from tailrace.flink.monitor import Monitor, Observed, RestartedFor
 from tailrace.flink.plan import PlannedTransform, Planner, create_targets, in_order
 from tailrace.flink.process import JobEnded, JobProcess, RequestFailed, Stopped
 from tailrace.flink.settings import flink_settings, process_variables
@@ -41,6 +41,7 @@ CRASH_POINTS = (
 
 _LOOK_EVERY_S = 0.5
 _LONGEST_PAUSE_S = 30.0
+_RESTARTS_WITHOUT_PROGRESS = 3
 _ATTEMPTS_WITHOUT_PROGRESS = 5
 _STOP_TIMEOUT_S = 30.0
 
@@ -163,7 +164,7 @@ class _Session:
                 planner = Planner(
                     self._config,
                     process,
-                    lambda topic: pinned.get(topic) or self._wait_for_schemas(registry, topic),
+                    lambda topic: pinned.get(topic) or self._wait_for_topic(registry, client, topic),
                 )
                 planned = [planner.plan(transform) for transform in in_order(self._config.transforms)]
                 if not pinned:
@@ -184,10 +185,10 @@ class _Session:
         seen: int | None = None
         while not self._stop.wait(_LOOK_EVERY_S):
             process.check()
-            self._raise_fatal(monitor.failures())
             observed = monitor.look()
             if observed is None:
                 continue
+            self._judge(monitor.failures(), observed)
             if observed.checkpoint_id is not None and observed.checkpoint_id != seen:
                 if seen is None:
                     crash_point("flink.after_first_checkpoint")
@@ -199,12 +200,15 @@ class _Session:
         self._status.write("stopping")
         process.stop_cleanly(self._state.checkpoints, timeout_s=_STOP_TIMEOUT_S)
 
-    def _raise_fatal(self, failures: Sequence[Causes]) -> None:
-        """Flink would restart the job: not for what no restart cures."""
-        for causes in failures:
-            failure = classify(causes, self._config.transforms)
-            if not failure.curable:
-                raise failure.error
+    def _judge(self, failures: Sequence[RestartedFor], observed: Observed) -> None:
+        """Flink would restart the job for ever: not for what no restart cures, and not without progress."""
+        for failure in failures:
+            told = classify(failure.causes, self._config.transforms)
+            if not told.curable:
+                raise told.error
+        fruitless = [failure for failure in failures if failure.at_ms > (observed.checkpoint_at_ms or 0)]
+        if len(fruitless) >= _RESTARTS_WITHOUT_PROGRESS:
+            raise JobEnded(fruitless[0].causes)
 
     def _write_status(self, process: JobProcess, observed: Observed, untraceable: dict[str, str]) -> None:
         cpu, memory = process.usage()
@@ -223,12 +227,12 @@ class _Session:
             without_commit_time=untraceable,
         )
 
-    def _wait_for_schemas(self, registry: RegistryClient, topic: str) -> TopicSchemas:
+    def _wait_for_topic(self, registry: RegistryClient, client: Client, topic: str) -> TopicSchemas:
         while True:
             found = _look_up(registry, topic)
-            if found is not None:
+            if found is not None and client.metadata([topic]):
                 return found
-            self._status.write("starting", step=f"waiting for the schema of {topic}")
+            self._status.write("starting", step=f"waiting for topic {topic} and its schema")
             if self._stop.wait(0.2):
                 raise Stopped
 

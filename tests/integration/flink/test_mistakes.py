@@ -16,6 +16,7 @@ def filled(topics: Topics) -> Topics:
     topics.create("raw.shop.transactions", TRANSACTIONS)
     topics.create("raw.shop.customers", CUSTOMERS)
     topics.write("raw.shop.transactions", [transaction(i, None) for i in range(10)])
+    topics.write("raw.shop.customers", [{"id": 1, "country": "NO", "name": "c"}])
     return topics
 
 

@@ -122,14 +122,23 @@ def test_a_printed_stack_trace_is_read_back_into_its_causes() -> None:
         "org.apache.flink.util.FlinkException: Global failure\n"
         "\tat org.apache.flink.A.b(A.java:1)\n"
         "\t... 3 more\n"
-        "Caused by: pemja.core.PythonException: <class 'ValueError'>: no\n"
+        "Caused by: pemja.core.PythonException: <class 'risk.TooMuch'>: no\n"
         "two lines\n"
-        "\tat /project/risk.score(risk.py:3)\n"
+        "\tat /project/risk.weight(risk.py:3) ~[?:?]\n"
+        "\tat /project/risk.score(risk.py:7)\n"
+        "\tat <string>.<lambda>(<string>:1)\n"
+        "\tat pemja.core.PythonInterpreter.invokeMethod(PythonInterpreter.java:115)\n"
         "Caused by: java.lang.IllegalStateException\n"
         "\tat x.Y.z(Y.java:1)\n"
     )
-    assert causes_of(trace) == [
-        ("org.apache.flink.util.FlinkException", "Global failure"),
-        ("pemja.core.PythonException", "<class 'ValueError'>: no\ntwo lines"),
-        ("java.lang.IllegalStateException", ""),
+    causes = causes_of(trace)
+    assert [kind.rpartition(".")[2] for kind, _ in causes] == [
+        "FlinkException",
+        "PythonException",
+        "IllegalStateException",
     ]
+    assert causes[0][1] == "Global failure" and causes[2][1] == ""
+    failure = classify(causes, [TRANSFORM])
+    assert failure.error.what == (
+        "transform enriched: function risk raised TooMuch: no at /project/risk.py:3, in weight"
+    )

@@ -10,8 +10,8 @@ One JSON object per line on stdin, one answer per line on the answers fd:
     {"do": "start", "inserts": [{"database", "table", "statement"}...]} -> {"job_id", "rest"}
     {"do": "stop", "folder"} -> {"savepoint"}
 
-A request that fails is answered with {"error": [[class, message]...]}, outermost cause first.  When a started job ends,
-{"ended": [[class, message]...]} follows unasked.  When stdin closes (our parent is gone) the whole process group dies at
+A request that fails is answered with {"error": <stack trace>}.  When a started job ends, {"ended": <stack trace, empty
+for a clean end>} follows unasked.  When stdin closes (our parent is gone) the whole process group dies at
 once: an orphan must never commit beside its successor.
 """
 
@@ -122,7 +122,7 @@ class Job:
             traced = _columns(self._tables.sql_query(changed))
         except Exception as error:
             raise commit_time.Untraceable(
-                f"Flink refuses the changed query: {_causes(error)[0][1]}"
+                f"Flink refuses the changed query: {_described(error).splitlines()[0]}"
             ) from error
         if [c for c in traced if not c[0].startswith(commit_time.COLUMN)] != columns:
             raise commit_time.Untraceable("the hidden column would change its columns")
@@ -169,17 +169,13 @@ def _rest_address(client: Any) -> str:
     return str(cluster.getRestAddress().get().toString())
 
 
-def _causes(error: BaseException) -> list[list[str]]:
-    """The causes of a Java error, outermost first; a Python error is its own only cause."""
+def _described(error: BaseException) -> str:
+    """A Java error as its stack trace is printed; a Python error as `python.<class>: <message>`."""
     thrown = getattr(error, "java_exception", None)
-    causes: list[list[str]] = []
-    while thrown is not None and len(causes) < 30:
-        causes.append([str(thrown.getClass().getName()), str(thrown.getMessage() or "")])
-        thrown = thrown.getCause()
-    if not causes:
-        cause = getattr(error, "cause", None)
-        causes = [[f"python.{type(error).__name__}", f"{error}" + (f"\n{cause}" if cause else "")]]
-    return causes
+    if thrown is not None:
+        return str(get_gateway().jvm.org.apache.flink.util.ExceptionUtils.stringifyException(thrown))
+    cause = getattr(error, "cause", None)  # PyFlink's own wrappers keep the Java text there
+    return f"python.{type(error).__name__}: {error}" + (f"\n{cause}" if cause else "")
 
 
 def serve(settings: dict[str, str], answers: Any) -> None:
@@ -200,9 +196,9 @@ def serve(settings: dict[str, str], answers: Any) -> None:
     def watch() -> None:
         try:
             job.wait()
-            answer({"ended": []})
+            answer({"ended": ""})
         except Exception as error:  # noqa: BLE001 (told to the parent)
-            answer({"ended": _causes(error)})
+            answer({"ended": _described(error)})
 
     threading.Thread(target=read, daemon=True).start()
     job = Job(settings)
@@ -220,7 +216,7 @@ def serve(settings: dict[str, str], answers: Any) -> None:
             else:
                 answer(job.stop(request["folder"]))
         except Exception as error:  # noqa: BLE001 (told to the parent)
-            answer({"error": _causes(error)})
+            answer({"error": _described(error)})
 
 
 if __name__ == "__main__":
