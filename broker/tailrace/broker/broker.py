@@ -13,6 +13,7 @@ from tailrace.broker.coordinator.schemas import TxnMetadata, decode_txn_key
 from tailrace.broker.coordinator.transaction_log import Markers, StateLog
 from tailrace.broker.coordinator.transactions import TransactionCoordinator, TransactionLimits
 from tailrace.broker.log import Flusher, LogManager, StorageFailure, SystemClock
+from tailrace.broker.records.record import Record, encode_batch
 from tailrace.broker.topics import Topics
 from tailrace.broker.waiting_fetches import WaitingFetches
 from tailrace.changes.status import StatusFile
@@ -82,6 +83,7 @@ class Broker:
         )
         self._status = StatusFile(config.data_dir, "broker")
         self._work: list[asyncio.Task[None]] = []
+        self._key_checks: asyncio.Future[None] | None = None
 
     def _internal_topic(self, name: str, partitions: int) -> InternalTopic:
         return InternalTopic(
@@ -96,6 +98,9 @@ class Broker:
                 value = None if record.value is None else TxnMetadata.decode(record.value)
                 self.transactions.replay(decode_txn_key(record.key or b""), value)
         await self.transactions.recover()
+        for topic in self.topics.all():
+            if not topic.internal:
+                self.prepare_key_checks(topic.name)
         self._work = [
             asyncio.create_task(self._every(_GROUP_TICK_S, self._tick_groups)),
             asyncio.create_task(self._every(_SECOND_S, self.transactions.tick)),
@@ -103,6 +108,16 @@ class Broker:
             asyncio.create_task(self._every(_SECOND_S, self._tell_status)),
             asyncio.create_task(self._every(_EXPIRY_EVERY_S, self._expire_offsets)),
         ]
+
+    def prepare_key_checks(self, topic: str) -> None:
+        """Have the loops compiled that check the keys of a compacted topic, in a thread, once.
+
+        Otherwise the first produce request would stop the event loop for seconds.
+        """
+        if self._key_checks is not None or (topic, 0) in self.logs.offline():
+            return
+        if self.topics.log(topic, 0).config.compact:
+            self._key_checks = asyncio.get_running_loop().run_in_executor(None, _check_some_keys)
 
     def release_parked(self) -> None:
         """Answer every request that waits for data or for other group members: the broker stops."""
@@ -159,3 +174,9 @@ class Broker:
             fetch_requests=counters.fetch_requests,
             error=str(self.failure) if self.failure else None,
         )
+
+
+def _check_some_keys() -> None:
+    from tailrace.broker.records.columnar_parse import parse_batches  # Numba: 80 MB that others do not pay
+
+    parse_batches([memoryview(encode_batch([Record(b"key", b"value", 0)]))])

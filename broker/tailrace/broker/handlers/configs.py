@@ -214,6 +214,7 @@ def _set(
             context.broker.topics.check_configs(configs)
         else:
             context.broker.topics.set_configs(name, configs)
+            context.broker.prepare_key_checks(name)
     except LogError as error:
         return error.code, str(error)
     return ErrorCode.NONE, None

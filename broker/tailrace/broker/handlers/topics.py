@@ -76,6 +76,7 @@ def _create(context: RequestContext, topic: CreatableTopic, *, validate_only: bo
             topics.check_create(topic.name, partitions, configs)
             return CreatableTopicResult(topic.name, NULL_UUID, 0, None, 0, partitions, 1, [])
         made = topics.create(topic.name, partitions, configs)
+        context.broker.prepare_key_checks(topic.name)
     except LogError as error:
         return CreatableTopicResult(topic.name, error_code=error.code, error_message=str(error))
     entries = [
