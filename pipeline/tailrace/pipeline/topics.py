@@ -17,6 +17,7 @@ from tailrace.pipeline.plan import Endpoints
 from tailrace.registry.client import RegistryClient
 
 _DEPTHS = ("", "*/", "*/*/")
+_PATIENCE_S = 10.0  # a person waits for the answer
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -48,9 +49,13 @@ def find_endpoints(
     return Endpoints(bootstrap or matching[0]["bootstrap"], url)
 
 
+def _client(bootstrap: str) -> Client:
+    return Client(bootstrap, client_id="tailrace-cli", retry_for_s=_PATIENCE_S)
+
+
 def list_topics(bootstrap: str) -> list[dict[str, Any]]:
     """Every topic with its partitions and the offsets between its ends."""
-    client = Client(bootstrap, client_id="tailrace-cli")
+    client = _client(bootstrap)
     try:
         places = [place for _, topic in sorted(client.metadata().items()) for place in topic.partitions]
         earliest, latest = _ends(client, places)
@@ -66,7 +71,7 @@ def list_topics(bootstrap: str) -> list[dict[str, Any]]:
 
 def describe_topic(endpoints: Endpoints, topic: str) -> dict[str, Any]:
     """Offsets of each partition and the newest key and value schema."""
-    client = Client(endpoints.bootstrap, client_id="tailrace-cli")
+    client = _client(endpoints.bootstrap)
     try:
         places = _partitions(client, topic)
         earliest, latest = _ends(client, places)
@@ -92,17 +97,20 @@ def describe_topic(endpoints: Endpoints, topic: str) -> dict[str, Any]:
 
 def read_topic(endpoints: Endpoints, topic: str, start: str, count: int | None) -> Iterator[dict[str, Any]]:
     """Committed records, oldest first per partition; with a count of None the topic is followed."""
-    client = Client(endpoints.bootstrap, client_id="tailrace-cli")
+    client = _client(endpoints.bootstrap)
     decode = _Decoder(endpoints.registry_url)
     try:
         places = _partitions(client, topic)
-        fetcher = Fetcher(client, _start_positions(client, places, start))
+        starts = _start_positions(client, places, start)
+        fetcher = Fetcher(client, starts)
         _, latest = _ends(client, places)
         left = count
         while left is None or left > 0:
             for fetched in fetcher.poll():
                 records = parse_batches(fetched.batches, where=f"topic {topic}")
                 for index in range(len(records)):
+                    if records.offset[index] < starts[fetched.partition]:
+                        continue  # a fetch begins with the whole batch that holds its offset
                     if left == 0:
                         return
                     yield {

@@ -4,15 +4,16 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import deltalake
 import psutil
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from tests.integration.pipeline.command import Shell, execute, wait_until
+from tests.integration.pipeline.command import Shell, execute, paragraph_of, wait_until
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(300)]
 
@@ -40,7 +41,9 @@ def file(shell: Shell) -> Path:
 def orders(shell: Shell) -> pa.Table:
     """The table as deltalake reads it."""
     table = deltalake.DeltaTable(str(shell.folder / "lake" / "orders"))
-    return pa.table(deltalake.QueryBuilder().register("t", table).execute("SELECT * FROM t ORDER BY id"))
+    rows = pa.table(deltalake.QueryBuilder().register("t", table).execute("SELECT * FROM t ORDER BY id"))
+    types = [pa.string() if pa.types.is_string_view(field.type) else field.type for field in rows.schema]
+    return rows.cast(pa.schema(list(zip(rows.column_names, types, strict=True))))
 
 
 def family(process: "subprocess.Popen[str]") -> list[psutil.Process]:
@@ -219,12 +222,7 @@ def test_changes_of_every_kind_arrive_and_a_killed_sink_catches_up(
 
 def test_verify_objects_to_a_table_that_was_tampered_with(shell: Shell, file: Path) -> None:
     assert shell.run(file, "--until-caught-up").code == 0
-    path = str(shell.folder / "lake" / "orders")
-    rows = orders(shell)
-    ids = rows.column("id").to_pylist()
-    kept = rows.filter(pa.array([i not in (10, 11) for i in ids]))
-    wrong = rows.slice(10, 1).set_column(2, rows.schema.field("note"), pa.array(["forged"]))
-    deltalake.write_deltalake(path, pa.concat_tables([kept, wrong, rows.slice(20, 1)]), mode="overwrite")
+    _rewrite(shell.folder / "lake" / "orders", _lost_doubled_and_wrong)
     with shell.running(file):
         wait_until((shell.data_dir / "endpoints.json").exists, "the broker")
         code, report = verify(shell, file)
@@ -239,3 +237,39 @@ def test_verify_objects_to_a_table_that_was_tampered_with(shell: Shell, file: Pa
         assert told.code == 3
         assert "lost: 1 keys: 10" in told.out
         assert "forged" not in told.out + told.err + json.dumps(report)
+
+
+def test_a_table_that_somebody_else_wrote_stops_the_run(shell: Shell, file: Path) -> None:
+    assert shell.run(file, "--until-caught-up").code == 0
+    deltalake.DeltaTable(str(shell.folder / "lake" / "customers")).delete("id = 3")
+    told = paragraph_of(result := shell.run(file))
+    assert result.code == 1
+    assert "written by somebody else" in told
+    assert str(shell.folder / "lake" / "customers") in told
+
+
+def _lost_doubled_and_wrong(rows: pa.Table) -> pa.Table:
+    """Without key 10, with a forged note for key 11, with key 21 twice."""
+    ids = rows.column("id").to_pylist()
+    notes = [
+        "forged" if i == 11 else note for i, note in zip(ids, rows.column("note").to_pylist(), strict=True)
+    ]
+    place = rows.schema.get_field_index("note")
+    forged = rows.set_column(place, rows.schema.field(place), pa.array(notes, rows.schema.field(place).type))
+    kept = forged.filter(pa.array([i != 10 for i in ids]))
+    return pa.concat_tables([kept, forged.slice(ids.index(21), 1)])
+
+
+def _rewrite(folder: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Falsify a table as a sink with a bug would have written it: data file and commit agree."""
+    for commit in (folder / "_delta_log").glob("*.json"):
+        actions = [json.loads(line) for line in commit.read_text().splitlines()]
+        for action in actions:
+            if "add" in action:
+                path = folder / action["add"]["path"]
+                rows = change(pq.read_table(path))
+                pq.write_table(rows, path)
+                action["add"]["size"] = path.stat().st_size
+                stats = {**json.loads(action["add"]["stats"]), "numRecords": rows.num_rows}
+                action["add"]["stats"] = json.dumps(stats)
+        commit.write_text("".join(json.dumps(action) + "\n" for action in actions))
