@@ -10,7 +10,7 @@ from tailrace.connectors.postgres.frames import Frames, scan_frames
 
 _LSN = st.integers(0, 2**63 - 1)
 _DATA = st.tuples(st.just("w"), _LSN, st.binary(min_size=1, max_size=40))
-_KEEPALIVE = st.tuples(st.just("k"), _LSN, st.booleans())
+_KEEPALIVE = st.tuples(st.just("k"), _LSN.filter(bool), st.booleans())  # a server has a WAL end
 
 
 def frame(kind: str, lsn: int, content: bytes | bool) -> bytes:
