@@ -150,7 +150,7 @@ def create_targets(
 
     Each step may be done again.  TailraceError when the registry refuses a changed result.
     """
-    counts = [len(topic.leaders) for topic in client.metadata(_read(config)).values()]
+    counts = [len(topic.leaders) for topic in client.metadata(read_topics(config)).values()]
     inserts = []
     for plan in planned:
         sink = plan.sink
@@ -187,5 +187,6 @@ def _insert(plan: PlannedTransform) -> str:
     )
 
 
-def _read(config: FlinkPartConfig) -> set[str]:
+def read_topics(config: FlinkPartConfig) -> set[str]:
+    """Every topic that a transform reads."""
     return {topic for transform in config.transforms for topic in transform.inputs.values()}

@@ -22,8 +22,9 @@ from tailrace.flink.config import FlinkPartConfig
 from tailrace.flink.environment import FlinkEnvironment
 from tailrace.flink.failures import classify
 from tailrace.flink.java import find_java
+from tailrace.flink.lag import Lag
 from tailrace.flink.monitor import Monitor, Observed, RestartedFor
-from tailrace.flink.plan import PlannedTransform, Planner, create_targets, in_order
+from tailrace.flink.plan import PlannedTransform, Planner, create_targets, group_of, in_order, read_topics
 from tailrace.flink.process import JobEnded, JobProcess, RequestFailed, Stopped
 from tailrace.flink.settings import flink_settings, process_variables
 from tailrace.flink.tables import TopicSchemas
@@ -181,8 +182,21 @@ class _Session:
         started = process.ask({"do": "start", "inserts": inserts})
         crash_point("flink.after_job_start")
         monitor = Monitor(started["rest"], started["job_id"])
+        lag = Lag(self._config.bootstrap, group_of(self._config.pipeline), read_topics(self._config))
+        try:
+            self._watch(process, monitor, lag, planned)
+        finally:
+            lag.close()
+        self._status.write("stopping")
+        process.stop_cleanly(self._state.checkpoints, timeout_s=_STOP_TIMEOUT_S)
+
+    def _watch(
+        self, process: JobProcess, monitor: Monitor, lag: Lag, planned: Sequence[PlannedTransform]
+    ) -> None:
+        """Return when asked to stop."""
         untraceable = {plan.transform.name: plan.untraceable for plan in planned if plan.untraceable}
         seen: int | None = None
+        rows: int | None = None
         while not self._stop.wait(_LOOK_EVERY_S):
             process.check()
             observed = monitor.look()
@@ -196,9 +210,9 @@ class _Session:
                 seen = observed.checkpoint_id
                 self.checkpoints_made += 1
             if self._status.due():
-                self._write_status(process, observed, untraceable)
-        self._status.write("stopping")
-        process.stop_cleanly(self._state.checkpoints, timeout_s=_STOP_TIMEOUT_S)
+                counted = lag.rows()
+                rows = rows if counted is None else counted
+                self._write_status(process, observed, rows, untraceable)
 
     def _judge(self, failures: Sequence[RestartedFor], observed: Observed) -> None:
         """Flink would restart the job for ever: not for what no restart cures, and not without progress."""
@@ -210,13 +224,17 @@ class _Session:
         if len(fruitless) >= _RESTARTS_WITHOUT_PROGRESS:
             raise JobEnded(fruitless[0].causes)
 
-    def _write_status(self, process: JobProcess, observed: Observed, untraceable: dict[str, str]) -> None:
+    def _write_status(
+        self, process: JobProcess, observed: Observed, lag_rows: int | None, untraceable: dict[str, str]
+    ) -> None:
+        """`lag_rows` and `checkpoint_id` are None until both are known: together they tell who is caught up."""
         cpu, memory = process.usage()
         completed = observed.checkpoint_at_ms
         self._status.write(
             "running" if observed.state == "RUNNING" else "starting",
             job_state=observed.state,
-            checkpoint_id=observed.checkpoint_id,
+            checkpoint_id=None if lag_rows is None else observed.checkpoint_id,
+            lag_rows=lag_rows,
             checkpoint_age_s=None if completed is None else round(time.time() - completed / 1000, 3),
             checkpoint_bytes=observed.checkpoint_bytes,
             records_in=observed.records_in,

@@ -158,7 +158,7 @@ class FlinkSpec(_Model):
     parallelism: Annotated[int, Field(ge=1, le=128)] = 1
     requirements: list[str] = []
     """pip requirements of the Python functions."""
-    udf_mode: Literal["process", "thread"] = "process"
+    udf_mode: Literal["process", "thread"] = "thread"
     """process: Python functions run beside the JVM; thread: inside it."""
 
 

@@ -73,6 +73,7 @@ def test_a_join_with_a_function_equals_the_sql_on_the_final_tables(
     part.wait_until(
         lambda: part.status().get("records_in") == 1012 and part.status()["checkpoint_id"] is not None
     )
+    part.wait_until(lambda: part.status()["lag_rows"] == 0)
     assert part.status()["state"] == "running" and part.status()["child_cpu_seconds"] > 0
     assert listening(part.job_pid()) == {"127.0.0.1"}
 
