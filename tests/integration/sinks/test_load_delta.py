@@ -61,7 +61,12 @@ class RunningSink:
 
     def wait_for_lsn(self, lsn: int) -> None:
         """Wait until every table says that it is complete through `lsn`."""
-        self.wait_for(lambda: bool(self.tables()) and all(t["lsn"] >= lsn for t in self.tables().values()))
+
+        def reached() -> bool:
+            tables = self.tables().values()
+            return bool(tables) and all(table["lsn"] >= lsn for table in tables)
+
+        self.wait_for(reached)
 
 
 @pytest.fixture
