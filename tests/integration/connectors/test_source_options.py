@@ -201,8 +201,8 @@ def test_a_type_without_binary_form_that_appears_in_the_stream_is_read_as_text(
     assert rows == {1: None, 2: "(1,2)", 3: None}
 
 
-def test_a_not_null_column_added_with_a_default_arrives(
-    make_shop: Shops, database: psycopg.Connection
+def test_a_column_added_with_a_default_arrives_with_a_warning_how_to_fill_old_rows(
+    make_shop: Shops, database: psycopg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     database.execute("CREATE TABLE t (id int PRIMARY KEY, v text)")
     database.execute("INSERT INTO t VALUES (1, 'a')")
@@ -219,6 +219,7 @@ def test_a_not_null_column_added_with_a_default_arrives(
     rows = shop.rows("public.t")
     assert rows[2,] == {"id": 2, "v": "b", "n": 5}
     assert rows[3,] == {"id": 3, "v": "c", "n": 5}
+    assert 'UPDATE "public"."t" SET "n" = "n"' in caplog.text
 
 
 def test_a_dropped_and_a_renamed_column_arrive_with_the_rows_behind_them(

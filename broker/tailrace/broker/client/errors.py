@@ -22,6 +22,8 @@ class BrokerError(TailraceError):
 class BrokerUnavailableError(TailraceError):
     """No broker gave a usable answer in time."""
 
+    retriable = True
+
 
 class InterruptedClientError(TailraceError):
     """The process is stopping; the request that was under way may or may not have happened."""

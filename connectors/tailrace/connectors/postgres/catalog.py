@@ -1,6 +1,9 @@
 """Type plans from the catalog: for the snapshot, for `plan`, and for each Relation message of the stream."""
 
+import logging
 from collections.abc import Iterable, Mapping
+
+from psycopg import sql
 
 from tailrace.changes import ConfigError, TableId
 from tailrace.connectors.postgres.arrow_types import TYPES_SQL, PgType, TypeCatalog
@@ -15,6 +18,13 @@ from tailrace.connectors.postgres.type_plan import (
     plan_relation,
     plan_table,
 )
+
+_log = logging.getLogger(__name__)
+
+_FILLED_COLUMNS = """
+SELECT attname::text FROM pg_attribute
+WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped AND atthasmissing AND attname <> ALL (%s)
+"""
 
 
 def plan_tables(connection: Connection, options: Mapping[TableId, TableOptions]) -> dict[TableId, TablePlan]:
@@ -39,10 +49,11 @@ class RelationResolver:
     change of a table, and again when it was lost.
     """
 
-    def __init__(self, config: PostgresConfig) -> None:
+    def __init__(self, config: PostgresConfig, plans: Mapping[TableId, TablePlan]) -> None:
+        """plans: the tables as they were when the stream began."""
         self._config = config
         self._options = config.table_options()
-        self._plans: dict[TableId, TablePlan] = {}
+        self._plans = dict(plans)
         self._connection: Connection | None = None
 
     def __call__(self, relation: Relation) -> TablePlan | None:
@@ -56,9 +67,29 @@ class RelationResolver:
             columns = _columns(self._connection, [relation.oid]).get(relation.oid, [])
             oids = {column.type_oid for column in columns} | {column.type_oid for column in relation.columns}
             types = _types(self._connection, oids)
-        plan = plan_relation(relation, columns, types, options, self._plans.get(relation.table))
+        previous = self._plans.get(relation.table)
+        plan = plan_relation(relation, columns, types, options, previous)
         self._plans[relation.table] = plan
+        if previous is not None:
+            self._warn_of_defaults(self._connection, relation, previous)
         return plan
+
+    def _warn_of_defaults(self, connection: Connection, relation: Relation, previous: TablePlan) -> None:
+        """ADD COLUMN ... DEFAULT gives old rows a value that no change record carries: say how to bring it."""
+        known = [column.name for column in previous.columns]
+        for (name,) in connection.execute(_FILLED_COLUMNS, (relation.oid, known)).fetchall():
+            table, column = (
+                sql.Identifier(relation.table.namespace, relation.table.name),
+                sql.Identifier(name),
+            )
+            statement = sql.SQL("UPDATE {0} SET {1} = {1}").format(table, column).as_string(connection)
+            _log.warning(
+                "column %s was added to %s with a default: rows that existed before hold it in Postgres, but no "
+                "change says so; bring it to the tables with: %s",
+                name,
+                relation.table,
+                statement,
+            )
 
     def close(self) -> None:
         """End the session."""

@@ -146,7 +146,7 @@ class PostgresSource:
             with connect(self._config) as connection, readable_errors():
                 plans = plan_tables(connection, self._config.table_options())
             binary = not self._text_only and all(plan.binary for plan in plans.values())
-            resolver = RelationResolver(self._config)
+            resolver = RelationResolver(self._config, plans)
             stack.callback(resolver.close)
             spool = self._context.data_dir / "spool"
             spool.mkdir(parents=True, exist_ok=True)
