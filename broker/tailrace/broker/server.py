@@ -34,7 +34,7 @@ from tailrace.broker.protocol import (
     decode_request,
     encode_response,
 )
-from tailrace.changes.errors import TailraceError
+from tailrace.changes.errors import ConfigError, TailraceError
 
 _SIZE = struct.Struct(">i")
 _FIRST_BUFFER = 1 << 16
@@ -177,23 +177,21 @@ class Connection(asyncio.BufferedProtocol):
         context = RequestContext(self._broker, header.api_version, header.client_id or "", self._client_host)
         try:
             answer = handler(context, request)
+            if inspect.isawaitable(answer):
+                self._server.track(self._finish(slot, header, answer))
+            else:
+                self._answer(slot, header, answer)
         except Exception as error:  # noqa: BLE001 - whatever a handler does, only its client suffers
             self._failed(header, error)
-            return
-        if inspect.isawaitable(answer):
-            self._server.track(self._finish(slot, header, answer))
-        else:
-            self._answer(slot, header, answer)
 
     async def _finish(self, slot: _Slot, header: RequestHeader, pending: Awaitable[Any]) -> None:
         try:
-            answer = await pending
+            self._answer(slot, header, await pending)
         except Exception as error:  # noqa: BLE001 - whatever a handler does, only its client suffers
             self._failed(header, error)
-        else:
-            self._answer(slot, header, answer)
-            self._work_off_backlog()
-            self._read_or_pause()
+            return
+        self._work_off_backlog()
+        self._read_or_pause()
 
     def _answer(self, slot: _Slot, header: RequestHeader, answer: Any) -> None:
         if answer is None:
@@ -278,21 +276,27 @@ class Connection(asyncio.BufferedProtocol):
 
 
 class BrokerServer:
-    """The listener of one broker."""
+    """The listener of one broker; `broker` is there once `start` has returned."""
+
+    broker: Broker
 
     def __init__(self, config: BrokerConfig) -> None:
         self.config = config
         self.connections: set[Connection] = set()
         self._stopping = asyncio.Event()
         self._requests: set[asyncio.Task[None]] = set()
-        self.broker = Broker(config)
         self._listener: asyncio.Server | None = None
 
     async def start(self) -> tuple[str, int]:
-        """Recover, then listen; returns the address.  Raises TailraceError when the port is taken."""
+        """Take the port, recover, then listen; returns the address.
+
+        Raises TailraceError when the port is taken (nothing is opened then), ConfigError when the data
+        directory cannot be used.
+        """
         sock = self._bind()
         try:
             port = sock.getsockname()[1]
+            self.broker = self._open()
             self.broker.port = self.config.advertised_port or port
             await self.broker.start()
             loop = asyncio.get_running_loop()
@@ -345,6 +349,15 @@ class BrokerServer:
         before = time.monotonic() - self.config.idle_timeout_s
         for connection in [c for c in self.connections if c.idle and c.last_active < before]:
             connection.close()
+
+    def _open(self) -> Broker:
+        try:
+            return Broker(self.config)
+        except OSError as error:
+            raise ConfigError(
+                f"the broker cannot use the data directory {self.config.data_dir}: {error.strerror}",
+                fix="Choose a directory that can be written with --data-dir",
+            ) from error
 
     def _bind(self) -> socket.socket:
         host, port = self.config.host, self.config.port

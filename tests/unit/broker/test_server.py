@@ -198,6 +198,14 @@ def test_a_taken_port_is_one_sentence_and_exit_code_1(broker: EmbeddedBroker, tm
     assert "Traceback" not in str(caught.value)
 
 
+def test_a_data_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broker").mkdir()
+    (tmp_path / "broker" / "status").touch()
+    with pytest.raises(TailraceError, match="cannot use the data directory") as caught:
+        EmbeddedBroker(tmp_path / "broker").start()
+    assert "Traceback" not in str(caught.value)
+
+
 def test_a_data_directory_has_one_broker(broker: EmbeddedBroker) -> None:
     with pytest.raises(TailraceError, match="exited with code") as caught:
         EmbeddedBroker(broker.config.data_dir).start()

@@ -107,11 +107,13 @@ class GroupLog:
 
     async def delete_group(self, group_id: str) -> None:
         """Forget an empty group with all its offsets, durably.  Raises LogError."""
-        places = list(self.offsets.of_group(group_id))
-        await self.forget_offsets(OffsetKey(group_id, topic, partition) for topic, partition in places)
-        receipt = self._topic.append(self.partition_of(group_id), [(encode_group_key(group_id), None)])
+        keys = [OffsetKey(group_id, topic, partition) for topic, partition in self.offsets.of_group(group_id)]
+        tombstones = [*(key.encode() for key in keys), encode_group_key(group_id)]
+        receipt = self._topic.append(self.partition_of(group_id), [(key, None) for key in tombstones])
+        self.groups.forget(group_id)  # who joins from here on makes a new group, behind these records
         await self._topic.durable(receipt)
-        self.groups.forget(group_id)
+        for index, key in enumerate(keys):
+            self.offsets.apply(key, receipt.base_offset + index, None)
 
     async def expire(self, retention_ms: int) -> None:
         """Forget what unused groups committed more than `retention_ms` ago, and groups with nothing left."""

@@ -28,6 +28,7 @@ _TOPIC_OPERATIONS = sum(1 << operation for operation in (3, 4, 5, 6, 7, 8, 10, 1
 _CLUSTER_OPERATIONS = sum(1 << operation for operation in (5, 7, 8, 9, 10, 11, 12))
 _NOT_ASKED = -(2**31)
 _BROKERS = 1
+_FIRST_VERSION_WITHOUT_NAME = 12  # an unknown topic id is answered without a name
 
 
 def metadata(context: RequestContext, request: MetadataRequest) -> MetadataResponse:
@@ -55,13 +56,14 @@ def _asked(
     try:
         if wanted.topic_id != NULL_UUID:
             return _topic(context, topics.by_id(UUID(bytes=wanted.topic_id)), request)
-        name = wanted.name or ""
-        found = topics.find(name)
+        asked = wanted.name or ""
+        found = topics.find(asked)
         if found is None and config.auto_create_topics and request.allow_auto_topic_creation:
-            found = topics.create(name, config.default_partitions, {})
-        return _topic(context, found or topics.get(name), request)
+            found = topics.create(asked, config.default_partitions, {})
+        return _topic(context, found or topics.get(asked), request)
     except LogError as error:
-        return MetadataResponseTopic(error.code, wanted.name, wanted.topic_id)
+        name = wanted.name if context.version >= _FIRST_VERSION_WITHOUT_NAME else wanted.name or ""
+        return MetadataResponseTopic(error.code, name, wanted.topic_id)
 
 
 def _topic(context: RequestContext, topic: Topic, request: MetadataRequest) -> MetadataResponseTopic:
