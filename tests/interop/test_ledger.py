@@ -1,7 +1,6 @@
 """The checker of the interop tests objects to what it is there to find."""
 
 import pytest
-
 from tests.interop.ledger import Ledger
 
 
