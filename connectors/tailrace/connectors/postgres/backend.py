@@ -26,12 +26,13 @@ import numpy.typing as npt
 from psycopg import errors, pq
 
 from tailrace.changes.compiled import kernel
-from tailrace.connectors.postgres.connection import Connection, readable_errors, server_error
+from tailrace.connectors.postgres.connection import Connection, next_result, readable_errors, server_error
 from tailrace.connectors.source import SourceUnavailable
 
 Bytes = npt.NDArray[np.uint8]
 
-HEADER = 5
+_HEAD = struct.Struct(">Bi")
+HEADER = _HEAD.size
 COPY_DATA, COPY_DONE, ERROR, READY = ord("d"), ord("c"), ord("E"), ord("Z")
 _COPY_OUT, _COPY_BOTH = ord("H"), ord("W")
 _SEND_PATIENCE_MS = 10_000
@@ -74,7 +75,7 @@ class RawBackend:
 
     def start(self, command: str) -> None:
         body = command.encode() + b"\0"
-        self._send_all(b"Q" + struct.pack(">i", len(body) + 4) + body)
+        self._send_all(_HEAD.pack(ord("Q"), len(body) + 4) + body)
         answer = bytearray()
         while True:
             for kind, body, end in messages(bytes(answer)):
@@ -106,11 +107,11 @@ class RawBackend:
         return count
 
     def send(self, payload: bytes) -> None:
-        self._send_all(b"d" + struct.pack(">i", len(payload) + 4) + payload)
+        self._send_all(_HEAD.pack(COPY_DATA, len(payload) + 4) + payload)
 
     def stop(self) -> None:
         with contextlib.suppress(OSError, SourceUnavailable):
-            self._send_all(b"c" + struct.pack(">i", 4) + b"X" + struct.pack(">i", 4))
+            self._send_all(_HEAD.pack(COPY_DONE, 4) + _HEAD.pack(ord("X"), 4))
             self._socket.shutdown(socket.SHUT_WR)
             # unread data at close would make the kernel reset the connection, and our last message with it
             deadline = time.monotonic() + 1.0
@@ -144,48 +145,53 @@ class LibpqBackend:
         self._connection = connection
         self._pgconn = connection.pgconn
         self._ahead = b""
+        self._over = True
 
     def start(self, command: str) -> None:
         with readable_errors():
-            result = self._pgconn.exec_(command.encode())
+            self._pgconn.send_query(command.encode())
+            result = next_result(self._connection)
+        assert result is not None
         if result.status in (pq.ExecStatus.COPY_BOTH, pq.ExecStatus.COPY_OUT):
+            self._over = False
             return
         raise _error_of_result(result)
 
     def receive_into(self, view: memoryview, timeout_s: float) -> int:
-        filled = 0
-        if self._ahead:
-            filled = min(len(view), len(self._ahead))
-            view[:filled] = self._ahead[:filled]
-            self._ahead = self._ahead[filled:]
-        while filled < len(view):
-            message = self._next_message(0 if filled else timeout_s)
-            if not message:
-                break
-            count = min(len(view) - filled, len(message))
-            view[filled : filled + count] = message[:count]
-            self._ahead = message[count:]
-            filled += count
+        filled = self._put(view, 0, self._ahead)
+        ended = False
+        with readable_errors():
+            while filled < len(view) and not (self._over or ended):
+                status, data = self._pgconn.get_copy_data(1)
+                if status > 0:
+                    filled += self._put(view, filled, _HEAD.pack(COPY_DATA, len(data) + 4) + data)
+                elif status < 0:
+                    ended = True
+                elif select.select([self._pgconn.socket], [], [], 0 if filled else timeout_s)[0]:
+                    self._pgconn.consume_input()  # one TLS record, which may be one row
+                else:
+                    break
+        if ended:
+            filled += self._put(view, filled, self._end_of_copy())
         return filled
 
-    def _next_message(self, timeout_s: float) -> bytes:
-        for attempt in range(2):
-            with readable_errors():
-                status, data = self._pgconn.get_copy_data(1)
-            if status > 0:
-                return b"d" + struct.pack(">i", len(data) + 4) + bytes(data)
-            if status < 0:
-                return self._end_of_copy()
-            if attempt == 0 and select.select([self._pgconn.socket], [], [], timeout_s)[0]:
-                with readable_errors():
-                    self._pgconn.consume_input()
-        return b""
+    def _put(self, view: memoryview, at: int, message: bytes) -> int:
+        """Write what fits; the rest goes first the next time."""
+        count = min(len(view) - at, len(message))
+        view[at : at + count] = message[:count]
+        self._ahead = message[count:]
+        return count
 
     def _end_of_copy(self) -> bytes:
-        while (result := self._pgconn.get_result()) is not None:
+        self._over = True
+        while True:
+            with readable_errors():
+                result = next_result(self._connection)
+            if result is None:
+                break
             if result.status == pq.ExecStatus.FATAL_ERROR:
                 raise _error_of_result(result)
-        return b"c" + struct.pack(">i", 4) + b"Z" + struct.pack(">ic", 5, b"I")
+        return _HEAD.pack(COPY_DONE, 4) + _HEAD.pack(READY, 5) + b"I"
 
     def send(self, payload: bytes) -> None:
         with readable_errors():

@@ -74,16 +74,10 @@ def simple_query(
     `while_waiting` is called about ten times a second until the answer comes; what it raises ends the wait.
     Raises the psycopg error of the server's SQLSTATE, SourceUnavailable when the connection is gone.
     """
-    pgconn = connection.pgconn
     with readable_errors():
-        pgconn.send_query(command.encode())
-        while pgconn.is_busy():
-            if select.select([pgconn.socket], [], [], _POLL_S)[0]:
-                pgconn.consume_input()
-            elif while_waiting is not None:
-                while_waiting()
+        connection.pgconn.send_query(command.encode())
         results = []
-        while (result := pgconn.get_result()) is not None:
+        while (result := next_result(connection, while_waiting)) is not None:
             results.append(result)
     for result in results:
         if result.status not in (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK):
@@ -93,6 +87,19 @@ def simple_query(
     return [
         [_text(last.get_value(row, column)) for column in range(last.nfields)] for row in range(last.ntuples)
     ]
+
+
+def next_result(
+    connection: Connection, while_waiting: Callable[[], None] | None = None
+) -> pq.abc.PGresult | None:
+    """The next result of what was sent; libpq's own wait would hold the GIL, and so every thread."""
+    pgconn = connection.pgconn
+    while pgconn.is_busy():
+        if select.select([pgconn.socket], [], [], _POLL_S)[0]:
+            pgconn.consume_input()
+        elif while_waiting is not None:
+            while_waiting()
+    return pgconn.get_result()
 
 
 @contextmanager

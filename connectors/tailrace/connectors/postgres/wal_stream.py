@@ -108,6 +108,11 @@ class WalStream:
         """The newest position that was confirmed to us."""
         return self._confirmed
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes received and not taken yet."""
+        return self._waiting
+
     def confirm(self, position: Lsn) -> None:
         """Let the slot move to `position`; the server is told within a fraction of a second."""
         self._confirmed = max(self._confirmed, position)
