@@ -118,6 +118,7 @@ def test_a_kill_at_a_crash_point_loses_and_doubles_nothing(at: str, shop: Shop, 
     shop.assert_equal("public.orders")
 
 
+@pytest.mark.slow
 def test_a_second_instance_is_refused_and_leaves_the_first_alone(shop: Shop, tmp_path: Path) -> None:
     first = start(shop, tmp_path / "first.log", {})
     second = None
@@ -137,3 +138,34 @@ def test_a_second_instance_is_refused_and_leaves_the_first_alone(shop: Shop, tmp
             if process is not None:
                 process.kill()
                 process.wait()
+
+
+@pytest.mark.slow
+def test_a_zombie_that_wakes_up_beside_its_successor_is_fenced(shop: Shop, tmp_path: Path) -> None:
+    with psycopg.connect(shop.dsn, autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET wal_sender_timeout = '1s'")
+        connection.execute("SELECT pg_reload_conf()")
+        first = start(shop, tmp_path / "first.log", {})
+        second = None
+        try:
+            shop.catch_up()
+            first.send_signal(signal.SIGSTOP)
+            connection.execute("UPDATE orders SET note = 'while the first was stopped'")
+            second = start(shop, tmp_path / "second.log", {})
+            shop.catch_up()
+            first.send_signal(signal.SIGCONT)
+            connection.execute("DELETE FROM orders WHERE id % 2 = 0")
+            # it finds its connection gone, and at its next start the slot in other hands
+            assert first.wait(25) == 1, (tmp_path / "first.log").read_text()[-2000:]
+            connection.execute("UPDATE orders SET note = 'after the first was gone'")
+            shop.catch_up()
+            second.terminate()
+            assert second.wait(20) == 0, (tmp_path / "second.log").read_text()[-2000:]
+            shop.assert_equal("public.orders")
+        finally:
+            connection.execute("ALTER SYSTEM RESET wal_sender_timeout")
+            connection.execute("SELECT pg_reload_conf()")
+            for process in (first, second):
+                if process is not None:
+                    process.kill()
+                    process.wait()

@@ -29,7 +29,7 @@ _TRANSACTION_BYTES = 16 << 20
 _TICK_S = 0.2
 _IDLE_POSITION_S = 1.0
 """A position alone is written this often at most; it costs the log a transaction."""
-_STOP_PATIENCE_S = 10.0
+_STOP_PATIENCE_S = 5.0
 
 
 class _RecordRequest:

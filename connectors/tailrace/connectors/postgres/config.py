@@ -40,7 +40,7 @@ class SnapshotOptions(BaseModel):
 class PostgresConfig(BaseModel):
     """A Postgres database and the tables to read from it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     dsn: SecretStr
     """libpq connection string or URI; environment variables and a password file work as in psql."""

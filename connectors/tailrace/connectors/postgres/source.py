@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 from typing import ClassVar
 
 from psycopg import sql
+from pydantic import BaseModel
 
 from tailrace.changes import ChangeSet, ConfigError, Lsn, TableId, crash_point
 from tailrace.connectors.postgres.catalog import RelationResolver, plan_tables
@@ -53,7 +54,7 @@ _TAKE_S = 0.5
 class PostgresSource:
     """See `tailrace.connectors.source.Source` for the contract."""
 
-    Config: ClassVar[type[PostgresConfig]] = PostgresConfig
+    Config: ClassVar[type[BaseModel]] = PostgresConfig
 
     def __init__(self, config: PostgresConfig, context: SourceContext) -> None:
         self._config = config
