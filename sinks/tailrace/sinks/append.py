@@ -54,6 +54,7 @@ class AppendWriter:
                 f"table {self.location} is a mirror, not a change log", fix="give the sink another table name"
             )
         self._added: list[DataFile] = []
+        self._in_doubt = False
         self._streams = {target.schema.arrow}
         self._evolve(stored)
 
@@ -117,9 +118,11 @@ class AppendWriter:
             crash_point("sink.before_commit")
             return TableCommit(checkpoint, added, removed=removed, schema=None if change is None else schema)
 
+        self._in_doubt = True
         state = commit_strictly(self._backend, self._state, build)
         crash_point("sink.after_commit")
         self._state, self._schema, self._added = state, state.schema, []
+        self._in_doubt = False
         return self.result
 
     def upkeep(self) -> None:
@@ -131,7 +134,8 @@ class AppendWriter:
 
     def close(self) -> None:
         """Forget what is staged and let go of the table."""
-        self._backend.discard(self._added)
+        if not self._in_doubt:  # the files of a commit whose outcome is unknown may be in the table
+            self._backend.discard(self._added)
         self._added = []
         self._backend.close()
 

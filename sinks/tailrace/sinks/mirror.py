@@ -61,6 +61,7 @@ class MirrorWriter:
         self._files: dict[str, DataFile]
         self._deleted: dict[str, BitMap]
         self._stage: _Stage
+        self._in_doubt = False
         secret = load_secret(place.cache_dir)
         self._codec = KeyCodec(self._key, stored, secret)
         self._sidecars = SidecarStore(place.cache_dir / "keys" / target.name, secret)
@@ -138,11 +139,13 @@ class MirrorWriter:
                 checkpoint, tuple(stage.added.values()), stage.deleted, tuple(stage.removed), schema
             )
 
+        self._in_doubt = True
         state = commit_strictly(self._backend, self._state, build)
         crash_point("sink.after_commit")
         for path in self._stage.removed:
             self._index.forget(path)
         self._rebase(state)
+        self._in_doubt = False
         return self.result
 
     def upkeep(self) -> None:
@@ -154,7 +157,8 @@ class MirrorWriter:
 
     def close(self) -> None:
         """Forget what is staged and let go of the table."""
-        self._backend.discard(list(self._stage.added.values()))
+        if not self._in_doubt:  # the files of a commit whose outcome is unknown may be in the table
+            self._backend.discard(list(self._stage.added.values()))
         self._stage = _Stage()
         self._backend.close()
 

@@ -24,6 +24,8 @@ from pyiceberg.table.snapshots import Operation, Snapshot
 from pyiceberg.table.update import (
     AddSchemaUpdate,
     AddSnapshotUpdate,
+    AssertCurrentSchemaId,
+    AssertLastAssignedFieldId,
     AssertRefSnapshotId,
     AssertTableUUID,
     RemoveSnapshotsUpdate,
@@ -102,6 +104,14 @@ class IcebergTable:
             table = self._catalog.load_table(self._identifier)
         except NoSuchTableError:
             return None
+        if self._next_schema is not None and table.schema() not in (
+            self._opened().schema(),
+            self._next_schema,
+        ):
+            raise ForeignWriteError(
+                f"somebody else changed the columns of table {self.location} while this sink added some",
+                fix="start the sink again: it writes its files anew, with the field ids that are free now",
+            )
         self._table, self._next_schema = table, None
         checkpoint = from_properties(self._owner, table.metadata.properties)
         head = table.current_snapshot()
@@ -314,6 +324,8 @@ class IcebergTable:
         requirements: tuple[TableRequirement, ...] = (
             AssertTableUUID(uuid=base.table.metadata.table_uuid),
             AssertRefSnapshotId(ref=_BRANCH, snapshot_id=base.table.metadata.current_snapshot_id),
+            AssertCurrentSchemaId(current_schema_id=base.table.metadata.current_schema_id),
+            AssertLastAssignedFieldId(last_assigned_field_id=base.table.metadata.last_column_id),
         )
         try:
             answer = self._catalog.commit_table(base.table, requirements, tuple(updates))
@@ -344,10 +356,10 @@ class IcebergTable:
         """
         table = self._opened()
         current = self._next_schema or table.schema()
-        known = {field.name: field.type for field in arrow_types.arrow_schema(current)}
-        changed = [field for field in wanted if known.get(field.name) != field.type]
-        if not changed:
+        if not _lacking(current, wanted):
             return current
+        # from the committed schema each time: ids are given in order, so earlier files keep theirs
+        changed = _lacking(table.schema(), wanted)
         update = table.update_schema()
         update.union_by_name(pa.schema(changed))
         self._next_schema = update._apply()
@@ -373,6 +385,12 @@ class IcebergTable:
         if self._table is None:
             raise TailraceError(f"table {self.location} is not open")
         return self._table
+
+
+def _lacking(schema: Schema, wanted: pa.Schema) -> "list[pa.Field[Any]]":
+    """Fields of `wanted` that the schema does not have, or has with another type."""
+    known = {field.name: field.type for field in arrow_types.arrow_schema(schema)}
+    return [field for field in wanted if known.get(field.name) != field.type]
 
 
 def _operation(change: TableCommit) -> Operation:
