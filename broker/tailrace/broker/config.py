@@ -32,7 +32,8 @@ class BrokerConfig:
     fetch_max_bytes: int = 55 * 1024 * 1024  # ceiling of one fetch answer, whatever the client asks
     idle_timeout_s: float = 600.0
 
-    group_initial_rebalance_delay_ms: int = 0
+    # a client that joins before it has seen the topic gets nothing assigned (kafka-python): leave it a moment
+    group_initial_rebalance_delay_ms: int = 300
     group_min_session_timeout_ms: int = 1_000
     group_max_session_timeout_ms: int = 30 * 60_000
     group_max_size: int = 10_000
