@@ -33,6 +33,8 @@ _TRANSACTION_TIMEOUT_MS = 4 * 3600 * 1000
 _KAFKA_LONGEST_TIMEOUT_MS = 900_000
 _REQUEST_BYTES = 16 << 20
 _PEEKS, _PEEK_PAUSE_S = 10, 0.05
+# one row may be large: a record batch holds at least one record
+_RAW_CONFIGS = {"cleanup.policy": "compact", "max.message.bytes": str(64 << 20)}
 _CONTROL_CONFIGS = {"cleanup.policy": "compact", "segment.bytes": "16777216"}
 
 
@@ -94,7 +96,7 @@ class Publisher:
 
     def create_topics(self) -> dict[str, int]:
         """Create the topics that are missing; the number of partitions of each raw topic."""
-        raw = {"cleanup.policy": "compact", "min.compaction.lag.ms": str(self._names.retention_ms)}
+        raw = {**_RAW_CONFIGS, "min.compaction.lag.ms": str(self._names.retention_ms)}
         new = [NewTopic(topic, self._names.partitions, raw) for topic in self._names.topics.values()]
         self._client.create_topics([*new, NewTopic(self._names.control_topic, 1, _CONTROL_CONFIGS)])
         found = self._client.metadata(self._names.topics.values())
@@ -123,6 +125,10 @@ class Publisher:
         if rest := sets[last + 1 :]:
             self._send(self._items(rest))
         return position
+
+    def abort(self) -> None:
+        """Give up what is in the open transaction, so that readers need not wait for its timeout."""
+        self._producer.abort()
 
     def _commit(self, sets: Sequence[PreparedSet], position: Lsn) -> None:
         items = self._items(sets)

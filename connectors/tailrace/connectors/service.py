@@ -172,7 +172,9 @@ class _Part:
                 continue
             if not self._tables and session.log is not None:
                 self._tables = _discovered(self._source)
-            self._status.write(self._source.progress().state, **self._fields())
+            fields = self._fields()
+            caught_up = fields["lag_bytes"] == 0
+            self._status.write("caught_up" if caught_up else self._source.progress().state, **fields)
 
     def _fields(self) -> dict[str, Any]:
         source, session = self._source, self._session

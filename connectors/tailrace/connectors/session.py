@@ -222,6 +222,8 @@ class Session:
                 committed_at = time.monotonic()
                 self._committed(position)
             waiting = []
+        if self._publisher.in_transaction:  # a snapshot or a large transaction was cut off
+            self._publisher.abort()
 
     def _may_wait(self, sets: list[PreparedSet], committed_at: float) -> bool:
         """Whether nothing but positions is at hand, too soon after the last commit."""

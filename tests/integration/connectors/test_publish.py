@@ -10,6 +10,7 @@ from tests.fixtures.registry import Stack
 from tests.integration.connectors import mirror
 from tests.integration.connectors.shop import Shop, wait_until
 
+from tailrace.broker.client import TopicPartition
 from tailrace.changes import OP_CREATE, OP_DELETE, OP_READ, parse_lsn
 from tailrace.changes.status import read_status
 
@@ -169,6 +170,39 @@ def test_a_large_transaction_is_one_producer_transaction(shop: Shop, database: p
     [lsn] = {change.lsn for change in shop.changes("public.orders") if change.op != OP_READ}
     positions = [position.lsn for position in mirror.read_positions(shop.client, shop.control)]
     assert not [position for position in positions if before < position < lsn]
+    shop.assert_equal("public.orders")
+
+
+def test_a_row_of_several_megabytes_passes(shop: Shop, database: psycopg.Connection) -> None:
+    database.execute("INSERT INTO docs VALUES (500, repeat('s', 3000000), 'snapshot')")
+    with shop.running():
+        shop.catch_up()
+        database.execute("INSERT INTO docs VALUES (501, repeat('t', 5000000), 'stream')")
+        shop.catch_up()
+    shop.assert_equal("public.docs")
+
+
+def test_a_snapshot_that_is_stopped_leaves_nothing_open_and_starts_anew(
+    shop: Shop, database: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tailrace.connectors.postgres.snapshot._CHUNK_PAGES", 1)
+    database.execute(
+        "INSERT INTO orders SELECT n, repeat('x', 500), 1, now() FROM generate_series(1001, 40000) n"
+    )
+    place = TopicPartition(f"raw.{shop.name}.orders", 0)
+
+    def has_begun() -> bool:
+        known = place.topic in shop.client.metadata([place.topic])
+        return known and shop.client.list_offsets([place])[place] > 0
+
+    with shop.running():
+        wait_until(has_begun, "the first rows are in the log")
+    assert mirror.durable_position(shop.client, shop.control) == 0, "the stop came before the end"
+    end = shop.client.list_offsets([place])
+    assert shop.client.list_offsets([place], isolation="read_committed") == end, "no transaction is open"
+    assert shop.changes("public.orders") == []
+    with shop.running():
+        shop.catch_up()
     shop.assert_equal("public.orders")
 
 
