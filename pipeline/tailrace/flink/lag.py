@@ -21,18 +21,17 @@ class Lag:
     Offsets count markers too, so a rest is exact when it is small and a little too high else.
     """
 
-    def __init__(self, bootstrap: str, group: str, topics: Iterable[str]) -> None:
+    def __init__(self, bootstrap: str, group: str) -> None:
         # a broker that is down must not hold up the watch over the job
         self._client = Client(bootstrap, client_id=group, request_timeout_s=5, retry_for_s=1)
         self._group = group
-        self._topics = sorted(set(topics))
         self._empty: dict[TopicPartition, tuple[int, int]] = {}
         """Per partition the last (from, to) found to hold no row: an idle topic is looked at once."""
 
-    def rows(self) -> int | None:
-        """Rows that are committed but not covered; None while the broker does not answer."""
+    def rows(self, topics: Iterable[str]) -> int | None:
+        """Rows of the topics that are committed but not covered; None while the broker does not answer."""
         try:
-            found = self._client.metadata(self._topics)
+            found = self._client.metadata(topics)
             places = [place for topic in found.values() for place in topic.partitions]
             ends = self._client.list_offsets(places, isolation="read_committed")
             starts = dict(self._client.list_offsets(places, EARLIEST))

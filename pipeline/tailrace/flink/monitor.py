@@ -1,6 +1,7 @@
 """What the in-process cluster says of itself: state, failures, checkpoints and record counts, by REST on loopback."""
 
 import json
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ class Observed:
     checkpoint_bytes: int
     records_in: int
     records_out: int
+    tables_read: frozenset[str]
+    """Names of the tables that the job has a source for: an input that no SQL names has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,9 @@ class Monitor:
             checkpoint_bytes=completed.get("state_size", 0),
             records_in=_counted(vertices, "write-records", "Source"),
             records_out=_counted(vertices, "read-records", "Writer"),
+            tables_read=frozenset(
+                name for vertex in vertices for name in re.findall(r"Source: (.+?)\[\d+\]", vertex["name"])
+            ),
         )
 
     def failures(self) -> list[RestartedFor]:

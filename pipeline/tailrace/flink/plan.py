@@ -150,7 +150,8 @@ def create_targets(
 
     Each step may be done again.  TailraceError when the registry refuses a changed result.
     """
-    counts = [len(topic.leaders) for topic in client.metadata(read_topics(config)).values()]
+    read = {topic for transform in config.transforms for topic in transform.inputs.values()}
+    counts = [len(topic.leaders) for topic in client.metadata(read).values()]
     inserts = []
     for plan in planned:
         sink = plan.sink
@@ -185,8 +186,3 @@ def _insert(plan: PlannedTransform) -> str:
         f"INSERT INTO `__target` ({columns}, {hidden}) "
         f"SELECT {columns}, {quoted(plan.commit_time)} AS {hidden} FROM `__result`"
     )
-
-
-def read_topics(config: FlinkPartConfig) -> set[str]:
-    """Every topic that a transform reads."""
-    return {topic for transform in config.transforms for topic in transform.inputs.values()}

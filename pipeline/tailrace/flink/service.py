@@ -24,7 +24,7 @@ from tailrace.flink.failures import classify
 from tailrace.flink.java import find_java
 from tailrace.flink.lag import Lag
 from tailrace.flink.monitor import Monitor, Observed, RestartedFor
-from tailrace.flink.plan import PlannedTransform, Planner, create_targets, group_of, in_order, read_topics
+from tailrace.flink.plan import PlannedTransform, Planner, create_targets, group_of, in_order
 from tailrace.flink.process import JobEnded, JobProcess, RequestFailed, Stopped
 from tailrace.flink.settings import flink_settings, process_variables
 from tailrace.flink.tables import TopicSchemas
@@ -182,7 +182,7 @@ class _Session:
         started = process.ask({"do": "start", "inserts": inserts})
         crash_point("flink.after_job_start")
         monitor = Monitor(started["rest"], started["job_id"])
-        lag = Lag(self._config.bootstrap, group_of(self._config.pipeline), read_topics(self._config))
+        lag = Lag(self._config.bootstrap, group_of(self._config.pipeline))
         try:
             self._watch(process, monitor, lag, planned)
         finally:
@@ -210,7 +210,7 @@ class _Session:
                 seen = observed.checkpoint_id
                 self.checkpoints_made += 1
             if self._status.due():
-                counted = lag.rows()
+                counted = lag.rows(observed.tables_read)
                 rows = rows if counted is None else counted
                 self._write_status(process, observed, rows, untraceable)
 
