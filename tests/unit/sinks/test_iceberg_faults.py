@@ -1,5 +1,7 @@
 """Lost answers, failures after the swap and schema changes of others: an Iceberg table stays whole."""
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from tailrace.sinks.checkpoint import Checkpoint
 from tailrace.sinks.iceberg import table as table_module
 from tailrace.sinks.iceberg.catalog import open_catalog
 from tailrace.sinks.iceberg.config import IcebergConfig
+from tailrace.sinks.iceberg.housekeeping import Housekeeping
 from tailrace.sinks.iceberg.sink import IcebergSink
 from tailrace.sinks.iceberg.table import IcebergTable
 from tailrace.sinks.sink import SinkPlace, Target
@@ -128,3 +131,26 @@ def test_an_answer_lost_together_with_the_catalog_takes_no_committed_file_away(
     assert reading.checkpoint.offsets == {PLACE: 20}
     assert reading.rows.num_rows == len(source.rows)
     sink.close()
+
+
+def test_a_file_that_was_just_replaced_stays_for_its_readers_however_old_it_is(
+    backend: IcebergTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = backend.create(SCHEMA, Checkpoint().taken_over())
+    old = backend.write_data_file(pa.table([[1]], schema=SCHEMA))
+    os.utime(old.path.removeprefix("file://"), (0, 0))
+    state = backend.commit(state, TableCommit(following(state), [old]))
+    config = CONFIG.model_copy(update={"keep_snapshots": 1, "keep_old_files": 60.0})
+    last = IcebergTable(backend._catalog, ("shop", "orders"), "shop/lake", config)
+    loaded = last.load()
+    assert loaded is not None
+    loaded = last.commit(loaded, TableCommit(following(loaded), removed=[old.path]))
+    loaded = last.commit(loaded, TableCommit(following(loaded)))
+    loaded = last.commit(loaded, TableCommit(following(loaded)))
+    housekeeping = Housekeeping(config)
+    housekeeping.sweep(loaded)
+    assert Path(old.path.removeprefix("file://")).exists()
+    later = time.monotonic() + 61
+    monkeypatch.setattr("tailrace.sinks.iceberg.housekeeping.time.monotonic", lambda: later)
+    housekeeping.sweep(loaded)
+    assert not Path(old.path.removeprefix("file://")).exists()

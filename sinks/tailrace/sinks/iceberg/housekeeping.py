@@ -1,7 +1,8 @@
 """Removing files that no kept snapshot needs: replaced data, expired metadata, leftovers of a crash.
 
-A file goes when no kept snapshot refers to it and it is older than `keep_old_files`: a reader that planned
-an older snapshot still finds its files, and a file written for the next commit is never old enough.
+A file goes once this process has found it unneeded for `keep_old_files` seconds, so that a reader that planned
+an expired snapshot still finds its files (a restart counts from the beginning), and never while it is young:
+it may be written for the next commit.
 """
 
 import os
@@ -22,7 +23,9 @@ class Housekeeping:
     """Sweeps the folder of one local table; object stores are left to the catalog's own maintenance."""
 
     def __init__(self, config: IcebergConfig) -> None:
-        self._keep_s = max(config.keep_old_files, _YOUNGEST_S)
+        self._keep_s = config.keep_old_files
+        self._unneeded: dict[str, float] = {}
+        """Files that no kept snapshot needs, and since when (monotonic)."""
         self._due = time.monotonic() + _EVERY_S
 
     def run(self, state: IcebergState) -> None:
@@ -33,16 +36,20 @@ class Housekeeping:
         self.sweep(state)
 
     def sweep(self, state: IcebergState) -> None:
-        """Remove every file that is old enough and unknown to all kept snapshots."""
+        """Remove every file that has been unknown to all kept snapshots for long enough."""
         parts = urlsplit(state.table.location())
         if parts.scheme not in ("", "file"):
             return
         needed = referenced(state.table)
-        limit = time.time() - self._keep_s
+        young, now = time.time() - _YOUNGEST_S, time.monotonic()
+        before, self._unneeded = self._unneeded, {}
         for folder, _folders, names in os.walk(parts.path):
             for name in names:
                 path = Path(folder) / name
-                if str(path) not in needed and path.stat().st_mtime < limit:
+                if str(path) in needed:
+                    continue
+                since = self._unneeded[str(path)] = before.get(str(path), now)
+                if now - since >= self._keep_s and path.stat().st_mtime < young:
                     path.unlink(missing_ok=True)
 
 
