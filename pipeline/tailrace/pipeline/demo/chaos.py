@@ -17,13 +17,17 @@ _RECOVERY_S = 90.0
 
 
 class Chaos(threading.Thread):
-    """Kills one part after another, evenly over `seconds`; `survived` counts those that run again."""
+    """Kills one part after another, evenly over `seconds`; `survived` counts those that run again.
+
+    A part that could not be killed counts as planned and not as survived.
+    """
 
     def __init__(
         self, data_dir: Path, parts: Sequence[str], seconds: float, talk: Callable[[str], None]
     ) -> None:
         super().__init__(name="chaos", daemon=True)
         self.survived = 0
+        self.planned = len(parts)
         self.killed: dict[str, int] = {}
         self._data_dir, self._parts, self._talk = data_dir, parts, talk
         self._pause_s = seconds / (len(parts) + 1)
@@ -32,8 +36,13 @@ class Chaos(threading.Thread):
         """Kill on schedule."""
         for part in self._parts:
             time.sleep(self._pause_s)
-            pid = int(read_all(self._data_dir)[part]["pid"])
-            for victim in self._victims(part, pid):
+            try:
+                pid = int(read_all(self._data_dir)[part]["pid"])
+                victims = self._victims(part, pid)
+            except (KeyError, psutil.NoSuchProcess):
+                self._talk(f"could not kill {part}: it does not run")
+                continue
+            for victim in victims:
                 with contextlib.suppress(ProcessLookupError):  # gone with the one before it
                     os.kill(victim, signal.SIGKILL)
             self.killed[part] = pid

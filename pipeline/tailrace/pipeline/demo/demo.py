@@ -91,7 +91,7 @@ class _Run:
                 }
                 for part, use in self._watch.use().items()
             },
-            kills=len(chaos.killed),
+            kills=chaos.planned,
             survived=chaos.survived,
             source_changes=self._load.total,
             seconds=elapsed,

@@ -50,8 +50,8 @@ class Difference:
 def compare(expected: pa.Table, found: pa.Table, key: tuple[str, ...]) -> Difference:
     """Compare rows by key and every column that both have; values are canonical text.
 
-    A column only `found` has is noted but is no fault when all its values are null (a column dropped at
-    the source stays in the table).
+    A column only `found` has is noted but is no fault: a column dropped at the source stays in the table,
+    with the values that it had.
     """
     shared = [name for name in expected.column_names if name in found.column_names and name not in key]
     difference = Difference(
