@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 import pytest
@@ -234,6 +234,17 @@ def test_a_slot_that_the_log_does_not_know_is_refused_and_the_sql_frees_it(
     assert "knows nothing of it" in error.what
     database.execute(error.fix.partition("start anew with: ")[2].encode())
     assert source(postgres, tmp_path).check(LogState()) == []
+
+
+@pytest.mark.parametrize("state", ["started", "done"])
+def test_a_slot_under_another_name_than_the_log_knows_is_refused(
+    postgres: str, database: psycopg.Connection, tmp_path: Path, state: Literal["started", "done"]
+) -> None:
+    _shop, done = _started(postgres, tmp_path)
+    note = SnapshotNote(state, "tailrace_before", done.lsn, done.system, done.tables)
+    error = only_error(source(postgres, tmp_path).check(log_state(note)))
+    assert "made slot tailrace_before" in error.what
+    assert "pg_drop" not in error.fix
 
 
 def test_a_slot_of_another_database_is_refused(

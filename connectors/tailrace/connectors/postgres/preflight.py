@@ -274,6 +274,12 @@ class Preflight:
                 "another pipeline, or the log was removed",
                 f"set another name under `slot`, or start anew with: {drop}",
             )
+        elif note.slot != name:  # an unfinished snapshot would begin by dropping it
+            yield Finding(
+                "error",
+                f"slot {name} exists, but pipeline {self.context.pipeline} made slot {note.slot}",
+                f"set {note.slot} under `slot`",
+            )
         elif note.is_done:
             yield from self._unfit_slot(slot, log, drop)
 
