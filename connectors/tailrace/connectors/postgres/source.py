@@ -65,6 +65,7 @@ class PostgresSource:
         self._reader: SnapshotReader | None = None
         self._wal: WalStream | None = None
         self._rows: dict[TableId, int] = {}
+        self._copied: dict[TableId, TablePlan] | None = None
         self._text_only = False
 
     def check(self, log: LogState | None) -> list[Finding]:
@@ -103,7 +104,7 @@ class PostgresSource:
                 journal.record(note.to_note())
                 crash_point("source.after_snapshot_started_record")
                 drop_slot(connection, self._slot)
-                plans = _lock(connection, self._config)
+                self._copied = plans = _lock(connection, self._config)
                 slot = create_slot(connection, replication, self._slot)
                 crash_point("source.after_slot")
                 timestamp = _now(connection)
@@ -144,8 +145,10 @@ class PostgresSource:
 
     def _stream_once(self, position: Lsn) -> Iterator[ChangeSet]:
         with contextlib.ExitStack() as stack:
-            with connect(self._config) as connection, readable_errors():
-                plans = plan_tables(connection, self._config.table_options())
+            plans, self._copied = self._copied, None
+            if plans is None:  # else the stream begins where the copy ended, with the same definitions
+                with connect(self._config) as connection, readable_errors():
+                    plans = plan_tables(connection, self._config.table_options())
             binary = not self._text_only and all(plan.binary for plan in plans.values())
             resolver = RelationResolver(self._config, plans)
             stack.callback(resolver.close)
