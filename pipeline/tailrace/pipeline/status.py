@@ -137,6 +137,11 @@ class CaughtUp:
     def __init__(self, plan: Plan, data_dir: Path, target: Lsn) -> None:
         self._plan, self._data_dir, self._target = plan, data_dir, target
         self._transform_seen: int | None = None
+        self._raw = {
+            f"sink.{name}": {item.target for item in plan.sink_inputs(sink) if item.table is not None}
+            for name, sink in plan.spec.sinks.items()
+        }
+        """Tables that come straight from the source, and so have an LSN."""
 
     def __call__(self) -> bool:
         documents = read_all(self._data_dir)
@@ -164,7 +169,7 @@ class CaughtUp:
             tables = document.get("tables", {})
             if not tables or time.time() - document["updated_at"] > _STALE_S:
                 return False
-            if any(table["lsn"] and table["lsn"] < self._target for table in tables.values()):
+            if any(tables[name]["lsn"] < self._target for name in self._raw[part] & tables.keys()):
                 return False
             if document["state"] != "caught_up":
                 return False

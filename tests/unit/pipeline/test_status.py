@@ -10,7 +10,7 @@ import pytest
 from tailrace.changes.status import StatusFile
 from tailrace.pipeline.load import load_spec
 from tailrace.pipeline.plan import Plan, make_plan
-from tailrace.pipeline.status import gather, read_all
+from tailrace.pipeline.status import CaughtUp, gather, read_all
 
 PIPELINE = """\
 version: 1
@@ -102,3 +102,12 @@ def test_the_newest_word_of_the_broker_counts(tmp_path: Path) -> None:
     assert read_all(tmp_path)["broker"]["state"] == "failed"
     StatusFile(tmp_path / "broker", "broker").write("running")
     assert read_all(tmp_path)["broker"]["state"] == "running"
+
+
+@pytest.mark.parametrize(("lsn", "done"), [(0, False), (0xFFF, False), (0x1000, True)])
+def test_a_table_that_has_not_reached_the_target_is_not_caught_up_however_quiet_its_sink_is(
+    plan: Plan, tmp_path: Path, lsn: int, done: bool
+) -> None:
+    StatusFile(tmp_path, "source").write("running", position=0x1000)
+    StatusFile(tmp_path, "sink.lake").write("caught_up", tables={"orders": {**CAUGHT_UP, "lsn": lsn}})
+    assert CaughtUp(plan, tmp_path, 0x1000)() is done
