@@ -11,7 +11,7 @@ from tests.integration.connectors import mirror
 from tests.integration.connectors.shop import Shop, wait_until
 
 from tailrace.broker.client import TopicPartition
-from tailrace.changes import OP_CREATE, OP_DELETE, OP_READ, parse_lsn
+from tailrace.changes import OP_CREATE, OP_DELETE, OP_READ, TableId, parse_lsn
 from tailrace.changes.status import read_status
 
 pytestmark = pytest.mark.postgres
@@ -61,6 +61,20 @@ def test_snapshot_and_stream_add_up_to_the_tables(shop: Shop, database: psycopg.
         shop.catch_up()
     shop.assert_equal("public.orders")
     shop.assert_equal("public.docs")
+
+
+def test_a_table_without_rows_has_a_schema_so_that_no_sink_waits_for_its_first_row(
+    shop: Shop, database: psycopg.Connection
+) -> None:
+    database.execute("DELETE FROM docs")
+    with shop.running():
+        shop.catch_up()
+    topic = shop.topic(TableId.parse("public.docs"))
+    value, key = shop.registry.latest(f"{topic}-value"), shop.registry.latest(f"{topic}-key")
+    assert value is not None
+    assert key is not None
+    assert shop.changes("public.docs") == []
+    shop.assert_equal("public.orders")
 
 
 def test_writes_during_the_snapshot_are_neither_lost_nor_doubled(

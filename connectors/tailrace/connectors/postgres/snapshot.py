@@ -78,6 +78,18 @@ def plan_chunks(connection: Connection, plans: Iterable[TablePlan]) -> list[Chun
     return chunks
 
 
+def without_rows(
+    plans: Iterable[TablePlan], consistent_point: Lsn, timestamp: int
+) -> tuple[ChangeBatch, ...]:
+    """An empty batch of each table: the log learns the schema of a table that has no rows."""
+    return tuple(
+        _changes(
+            plan.schema, pa.RecordBatch.from_pylist([], plan.schema.arrow), consistent_point, 0, timestamp
+        )
+        for plan in plans
+    )
+
+
 class SnapshotReader:
     """Reads all chunks with the configured number of sessions; iterate it once, `stop` it from anywhere."""
 

@@ -30,7 +30,7 @@ from tailrace.connectors.postgres.fence import current_position, fenced_read
 from tailrace.connectors.postgres.preflight import Preflight
 from tailrace.connectors.postgres.publication import ensure_publication
 from tailrace.connectors.postgres.slot import CreatedSlot, create_slot, drop_slot, identify_system
-from tailrace.connectors.postgres.snapshot import SnapshotReader, plan_chunks
+from tailrace.connectors.postgres.snapshot import SnapshotReader, plan_chunks, without_rows
 from tailrace.connectors.postgres.snapshot_note import SnapshotNote
 from tailrace.connectors.postgres.stream_decoder import NeedsTextFormat, StreamDecoder
 from tailrace.connectors.postgres.tables import read_facts
@@ -108,6 +108,8 @@ class PostgresSource:
                 slot = create_slot(connection, replication, self._slot)
                 crash_point("source.after_slot")
                 timestamp = _now(connection)
+                empty = without_rows(plans.values(), slot.consistent_point, timestamp)
+                yield ChangeSet(empty, None, timestamp)
                 if self._config.snapshot.mode == "initial":
                     yield from self._rows_of(connection, plans, slot, timestamp)
             if self._closing.is_set():
