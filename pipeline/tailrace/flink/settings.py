@@ -63,6 +63,8 @@ def flink_settings(
         "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
         "execution.checkpointing.incremental": "true",
         "state.backend.type": "rocksdb",
+        # most keys of a catch-up are new: without the filter each of them is looked for in every file (half the CPU)
+        "state.backend.rocksdb.use-bloom-filter": "true",
         # a lost broker or registry is cured in place; whoever fails more often needs the service's back-off
         "restart-strategy.type": "failure-rate",
         "restart-strategy.failure-rate.max-failures-per-interval": "3",
@@ -80,7 +82,7 @@ def flink_settings(
         "taskmanager.bind-host": LOOPBACK,
         "taskmanager.host": LOOPBACK,
         # memory outside the heap
-        "taskmanager.memory.managed.size": "128m",
+        "taskmanager.memory.managed.size": "192m",
         "taskmanager.memory.network.min": "32m",
         "taskmanager.memory.network.max": "32m",
         "io.tmp.dirs": str(state.root / "tmp"),
@@ -108,10 +110,12 @@ def process_variables(
     (folder / "log4j.properties").write_text(_LOG4J)
     (folder / "config.yaml").write_text("{}\n")
     java_options = [f"--add-opens={package}=ALL-UNNAMED" for package in _OPENED]
+    # the second compiler costs 15 CPU seconds a start, and what it gains is lost behind RocksDB and Python
     java_options += [
         "-Xms64m",
         "-Xmx640m",
         "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",
         "-XX:MaxMetaspaceSize=320m",
         f"-Djava.io.tmpdir={state.root / 'tmp'}",
     ]
