@@ -81,8 +81,9 @@ def _run(server: EmbeddedPostgres, statement: str) -> str:
 
 def _line(leg: Leg) -> str:
     parts = "  ".join(f"{part} {1e6 * seconds / leg.rows:.2f}" for part, seconds in sorted(leg.cpu.items()))
-    memory = sum(leg.peak_rss.values()) / 2**20
-    peak = f"   peak memory {memory:.0f} MiB" if memory else ""
+    memory = {part: size / 2**20 for part, size in sorted(leg.peak_rss.items())}
+    each = "  ".join(f"{part} {size:.0f}" for part, size in memory.items())
+    peak = f"   peak MiB {sum(memory.values()):.0f}  ({each})" if memory else ""
     return f"{leg.name:<15}{leg.rows_per_second:>10.0f} rows/s   CPU us/row {leg.cpu_us_per_row:6.2f}  ({parts}){peak}"
 
 
