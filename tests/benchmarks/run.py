@@ -112,7 +112,7 @@ class Pipeline:
             if time.monotonic() > due:
                 due = time.monotonic() + 0.5
                 for part, process in self._parts().items():
-                    peak[part] = max(peak.get(part, 0), _rss(process))
+                    peak[part] = max(peak.get(part, 0), _memory(process))
             time.sleep(_POLL_S)
         return peak
 
@@ -146,5 +146,6 @@ def _cpu(process: psutil.Process) -> float:
     return total
 
 
-def _rss(process: psutil.Process) -> int:
-    return sum(int(member.memory_info().rss) for member in [process, *process.children(recursive=True)])
+def _memory(process: psutil.Process) -> int:
+    """Proportional set size: a page that several processes share counts once."""
+    return sum(int(member.memory_full_info().pss) for member in [process, *process.children(recursive=True)])

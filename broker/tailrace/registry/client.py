@@ -21,11 +21,17 @@ class RegistryRefusedError(TailraceError):
         self.error_code = error_code
 
 
+class RegistryUnavailableError(TailraceError):
+    """The registry gave no usable answer in time."""
+
+    retriable = True
+
+
 class RegistryClient:
     """Registers and reads schemas; safe to use from several threads.
 
     Ids and schemas never change once given out, so both directions are cached for ever.  A registry
-    that does not answer is tried again until `timeout_s` has passed, then TailraceError names its address.
+    that does not answer is tried again until `timeout_s` has passed, then RegistryUnavailableError names its address.
     """
 
     def __init__(self, url: str, *, timeout_s: float = 30.0) -> None:
@@ -89,7 +95,7 @@ class RegistryClient:
                     self._drop()
                     cause = error
                 if time.monotonic() > deadline:
-                    raise TailraceError(
+                    raise RegistryUnavailableError(
                         f"the schema registry at {self._url} does not answer ({cause})",
                         fix="check that it runs and that the address is right",
                     )

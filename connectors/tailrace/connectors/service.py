@@ -163,7 +163,8 @@ class _Part:
             return False
         self._changes.update(session.changes)
         session.changes.clear()
-        return session.transactions > 0
+        productive, session.transactions = session.transactions > 0, 0
+        return productive
 
     def _report(self, session: Session) -> None:
         assert self._source is not None

@@ -16,7 +16,7 @@ def open_catalog(config: IcebergConfig, base_dir: Path) -> Catalog:
     """The catalog of a sink, a relative warehouse in `base_dir`; ConfigError when it cannot be opened."""
     properties = {"py-io-impl": FILE_IO, **config.catalog}
     folder = local_folder(config.warehouse, base_dir)
-    properties.setdefault("warehouse", folder.as_uri() if folder else config.warehouse)
+    properties.setdefault("warehouse", f"file://{folder}" if folder else config.warehouse)
     if "type" not in properties and "uri" not in properties:
         if folder is None:
             raise ConfigError(

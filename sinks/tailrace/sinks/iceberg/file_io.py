@@ -35,7 +35,7 @@ class _LocalFile(PyArrowFile):
         try:
             if not self._local.parent.is_dir():
                 self._local.parent.mkdir(parents=True, exist_ok=True)
-                for folder in (self._local.parent, *self._local.parent.parents[:2]):
+                for folder in (self._local.parent, *self._local.parent.parents[:3]):
                     _sync_folder(folder)
             stream = _SyncedFile(self._local, "wb" if overwrite else "xb")
         except OSError as error:
