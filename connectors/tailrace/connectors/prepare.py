@@ -2,13 +2,24 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 
 from tailrace.broker.client import TopicPartition
-from tailrace.changes import OP_READ, ChangeBatch, ChangeSet, Lsn, TableId, TableSchema, Truncate
+from tailrace.changes import (
+    OP_READ,
+    ChangeBatch,
+    ChangeSet,
+    Lsn,
+    SourceDataError,
+    TableId,
+    TableSchema,
+    TailraceError,
+    Truncate,
+    format_lsn,
+)
 from tailrace.connectors.source import Note
 from tailrace.registry.avro_schema import avro_to_arrow
 from tailrace.registry.envelope import ChangeEncoder, SchemaStore
@@ -23,6 +34,8 @@ class LogNames:
     control_topic: str
     partitions: int
     retention_ms: int
+    transformed: Mapping[TableId, str] = field(default_factory=dict)
+    """Tables that transforms read, with their SQL: they see whole rows only, and no TRUNCATE."""
 
     @property
     def transactional_id(self) -> str:
@@ -67,8 +80,13 @@ class ChangePreparer:
     """
 
     def __init__(
-        self, schemas: SchemaStore, topics: Mapping[TableId, str], partitions: Mapping[str, int]
+        self,
+        schemas: SchemaStore,
+        topics: Mapping[TableId, str],
+        partitions: Mapping[str, int],
+        transformed: Mapping[TableId, str] | None = None,
     ) -> None:
+        self._transformed = transformed or {}
         self._topics = topics
         self._partitions = partitions
         self._schemas = schemas
@@ -80,6 +98,7 @@ class ChangePreparer:
         steps: list[EncodedBatch | Truncate] = []
         counts: dict[TableId, int] = defaultdict(int)
         for change in changes.changes:
+            self._refuse_unseen(change)
             if isinstance(change, Truncate):
                 steps.append(change)
             else:
@@ -87,6 +106,29 @@ class ChangePreparer:
                 steps += self._encode(change)
         size = sum(len(step.data) for step in steps if isinstance(step, EncodedBatch))
         return PreparedSet(tuple(steps), tuple(notes), changes.position, changes.timestamp, counts, size)
+
+    def _refuse_unseen(self, change: ChangeBatch | Truncate) -> None:
+        """Stop before a transform would silently compute with a null, or with rows that are gone."""
+        if isinstance(change, Truncate):
+            for table in set(change.tables).intersection(self._transformed):
+                raise TailraceError(
+                    f"{table} was truncated at LSN {format_lsn(change.lsn)}, and a transform that reads it cannot "
+                    "see that",
+                    fix="run the pipeline under a new name, or DELETE instead of TRUNCATE from now on",
+                )
+            return
+        sql = self._transformed.get(change.table.id, "").lower()
+        for index, columns in enumerate(change.unchanged_sets):
+            used = [name for name in columns if sql and ("*" in sql or name.lower() in sql)]
+            rows = np.flatnonzero(change.unchanged == index)
+            if not used or not rows.size:
+                continue
+            raise SourceDataError(
+                f"an update of {change.table.id} at LSN {format_lsn(int(change.lsn[rows[0]]))} does not carry the "
+                f"TOASTed value of {', '.join(used)}, and a transform that reads the table would take it for null",
+                fix=f"ALTER TABLE {change.table.id} REPLICA IDENTITY FULL, then run the pipeline under a new name; "
+                "or exclude the column",
+            )
 
     def _encode(self, batch: ChangeBatch) -> Iterator[EncodedBatch]:
         topic = self._topics[batch.table.id]

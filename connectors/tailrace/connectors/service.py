@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,8 @@ class SourcePartConfig:
     data_dir: Path
     tables_needing_keys: frozenset[TableId] = frozenset()
     """Tables that a mirror or a transform reads."""
+    transformed_tables: Mapping[TableId, str] = field(default_factory=dict)
+    """Tables that transforms read, with their SQL: a change that they could not see stops the source."""
     partitions: int = 1
     """Partitions of a raw topic that does not exist yet."""
     retention_ms: int = 7 * 24 * 3600 * 1000
@@ -126,7 +128,12 @@ class _Part:
         plugin = load_source(config.source_type)
         self._source = source = plugin(_checked_options(plugin, config.options), context)
         names = LogNames(
-            config.pipeline, config.topics, config.control_topic, config.partitions, config.retention_ms
+            config.pipeline,
+            config.topics,
+            config.control_topic,
+            config.partitions,
+            config.retention_ms,
+            config.transformed_tables,
         )
         with (
             Client(config.bootstrap, client_id=f"tailrace-source-{config.pipeline}") as client,

@@ -135,7 +135,9 @@ class Session:
             check(self._source, log)
         self.position = log.position
         self.checked = True
-        preparer = ChangePreparer(self._schemas, self._names.topics, self._publisher.create_topics())
+        preparer = ChangePreparer(
+            self._schemas, self._names.topics, self._publisher.create_topics(), self._names.transformed
+        )
         threads = [
             threading.Thread(target=self._guard, args=(self._read, log, preparer), name="source"),
             threading.Thread(target=self._guard, args=(self._publish,), name="publisher"),

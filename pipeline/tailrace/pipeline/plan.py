@@ -82,6 +82,7 @@ class Plan:
             registry_url=endpoints.registry_url,
             data_dir=data_dir,
             tables_needing_keys=self.tables_needing_keys(),
+            transformed_tables=self.transformed_tables(),
             partitions=defaults.partitions,
             retention_ms=defaults.retention,
         )
@@ -161,12 +162,19 @@ class Plan:
             if sink.mode == "mirror"
             for item in self.sink_inputs(sink)
         }
-        read = {
-            self.resolve(wanted)
-            for transform in self.spec.transforms.values()
-            for wanted in transform.inputs.values()
+        return frozenset(self.transformed_tables()) | {
+            table for table, topic in self.topics.items() if topic in mirrored
         }
-        return frozenset(table for table, topic in self.topics.items() if topic in mirrored | read)
+
+    def transformed_tables(self) -> dict[TableId, str]:
+        """Tables that transforms read, each with the SQL of those that read it."""
+        found: dict[TableId, str] = {}
+        for transform in self.spec.transforms.values():
+            read = {self.resolve(wanted) for wanted in transform.inputs.values()}
+            for table, topic in self.topics.items():
+                if topic in read:
+                    found[table] = f"{found.get(table, '')}\n{transform.sql}"
+        return found
 
     def as_json(self) -> dict[str, Any]:
         """The plan as plain data: no options, since they may hold secrets."""
