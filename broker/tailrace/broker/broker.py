@@ -156,7 +156,7 @@ class Broker:
         self.group_log.groups.tick(self.clock.now_ms())
 
     async def _expire_offsets(self) -> None:
-        await self.group_log.expire(self.config.offsets_retention_ms)
+        await self.group_log.expire(self.config.offsets_retention_minutes * 60_000)
 
     async def _tell_status(self) -> None:
         self._write_status("running")

@@ -1,9 +1,10 @@
 """The options of one broker process, checked before anything is opened."""
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from tailrace.broker.options import about, option, options_of
 from tailrace.changes.errors import ConfigError
 
 
@@ -15,35 +16,71 @@ class BrokerConfig:
     `insecure`: there is no TLS and no authentication yet.
     """
 
-    data_dir: Path
+    data_dir: Path = field(metadata=about("log.dir", "Folder of the logs and of the broker's own files."))
     host: str = "127.0.0.1"
     port: int = 0  # 0: any free port; the port in use is told to `on_ready`
     advertised_host: str = ""  # what clients are told to connect to; empty: `host`
     advertised_port: int = 0  # 0: the port that listens
-    insecure: bool = False
-    node_id: int = 1
+    insecure: bool = option(
+        "tailrace.insecure", False, "Whether to listen beyond loopback without TLS and authentication."
+    )
+    node_id: int = option("node.id", 1, "The number of this broker; there is only one.")
 
-    auto_create_topics: bool = True
-    default_partitions: int = 1
-    delete_topic_enable: bool = True
+    auto_create_topics: bool = option(
+        "auto.create.topics.enable", True, "Whether a topic that a client asks for is created."
+    )
+    default_partitions: int = option(
+        "num.partitions", 1, "Partitions of a topic whose creator names no number."
+    )
+    delete_topic_enable: bool = option("delete.topic.enable", True, "Whether topics may be deleted.")
 
-    request_max_bytes: int = 100 * 1024 * 1024  # a larger frame closes the connection
-    max_in_flight_bytes: int = 64 * 1024 * 1024  # unanswered produce bytes at which a connection is not read
-    fetch_max_bytes: int = 55 * 1024 * 1024  # ceiling of one fetch answer, whatever the client asks
-    idle_timeout_s: float = 600.0
+    request_max_bytes: int = option(
+        "socket.request.max.bytes", 100 * 1024 * 1024, "A larger request closes its connection."
+    )
+    max_in_flight_bytes: int = option(
+        "tailrace.max.in.flight.bytes",
+        64 * 1024 * 1024,
+        "Bytes of unanswered requests at which a connection is not read any further.",
+    )
+    fetch_max_bytes: int = option(
+        "fetch.max.bytes", 55 * 1024 * 1024, "Ceiling of one fetch answer, whatever the client asks."
+    )
+    connections_max_idle_ms: int = option(
+        "connections.max.idle.ms", 600_000, "A connection without requests for this long is closed."
+    )
 
     # a client that joins before it has seen the topic gets nothing assigned (kafka-python): leave it a moment
-    group_initial_rebalance_delay_ms: int = 300
-    group_min_session_timeout_ms: int = 1_000
-    group_max_session_timeout_ms: int = 30 * 60_000
-    group_max_size: int = 10_000
-    offset_metadata_max_bytes: int = 4096
-    offsets_retention_ms: int = 7 * 24 * 3_600_000
-    offsets_topic_partitions: int = 1
+    group_initial_rebalance_delay_ms: int = option(
+        "group.initial.rebalance.delay.ms", 300, "How long the first member of a group waits for others."
+    )
+    group_min_session_timeout_ms: int = option(
+        "group.min.session.timeout.ms", 1_000, "Shortest session timeout of a group member."
+    )
+    group_max_session_timeout_ms: int = option(
+        "group.max.session.timeout.ms", 30 * 60_000, "Longest session timeout of a group member."
+    )
+    group_max_size: int = option("group.max.size", 10_000, "Most members of one group.")
+    offset_metadata_max_bytes: int = option(
+        "offset.metadata.max.bytes", 4096, "Longest text that a client may store with an offset."
+    )
+    offsets_retention_minutes: int = option(
+        "offsets.retention.minutes", 7 * 24 * 60, "How long the offsets of a group without members are kept."
+    )
+    offsets_topic_partitions: int = option(
+        "offsets.topic.num.partitions", 1, "Partitions of __consumer_offsets when it is created."
+    )
 
-    transaction_max_timeout_ms: int = 4 * 3_600_000  # Flink asks for one hour; Kafka's 15 min refuses it
-    transactional_id_expiration_ms: int = 7 * 24 * 3_600_000
-    transaction_topic_partitions: int = 1
+    transaction_max_timeout_ms: int = option(  # Flink asks for one hour; Kafka's 15 min refuses it
+        "transaction.max.timeout.ms", 4 * 3_600_000, "Longest timeout that a producer's transaction may ask."
+    )
+    transactional_id_expiration_ms: int = option(
+        "transactional.id.expiration.ms",
+        7 * 24 * 3_600_000,
+        "A transactional id unused this long is forgotten.",
+    )
+    transaction_topic_partitions: int = option(
+        "transaction.state.log.num.partitions", 1, "Partitions of __transaction_state when it is created."
+    )
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -55,9 +92,10 @@ class BrokerConfig:
             "request_max_bytes",
             "max_in_flight_bytes",
             "fetch_max_bytes",
-            "idle_timeout_s",
+            "connections_max_idle_ms",
             "group_min_session_timeout_ms",
             "group_max_size",
+            "offsets_retention_minutes",
             "offsets_topic_partitions",
             "transaction_max_timeout_ms",
             "transaction_topic_partitions",
@@ -78,6 +116,10 @@ class BrokerConfig:
                 "neither TLS nor authentication yet",
                 fix="Listen on 127.0.0.1, or accept an open listener with --insecure",
             )
+
+
+OPTIONS = options_of(BrokerConfig)
+"""Every option by its name in files, flags and DescribeConfigs."""
 
 
 def is_loopback(host: str) -> bool:

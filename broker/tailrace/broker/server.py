@@ -346,7 +346,7 @@ class BrokerServer:
         _log.info("broker stopped")
 
     def _close_idle(self) -> None:
-        before = time.monotonic() - self.config.idle_timeout_s
+        before = time.monotonic() - self.config.connections_max_idle_ms / 1000
         for connection in [c for c in self.connections if c.idle and c.last_active < before]:
             connection.close()
 

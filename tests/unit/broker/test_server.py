@@ -148,7 +148,7 @@ def test_a_failed_fsync_ends_the_broker_and_acknowledges_nothing(
 
 
 def test_an_idle_connection_is_closed(broker_factory: BrokerFactory) -> None:
-    broker = broker_factory(idle_timeout_s=1.0)
+    broker = broker_factory(connections_max_idle_ms=1000)
     with WireClient(broker.bootstrap) as wire:
         assert wire.is_closed_by_broker()
 

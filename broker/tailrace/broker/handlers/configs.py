@@ -1,10 +1,11 @@
 """DescribeConfigs (32), AlterConfigs (33), IncrementalAlterConfigs (44): topics can be changed, the broker read."""
 
-import dataclasses
 from collections.abc import Mapping
 
+from tailrace.broker.config import OPTIONS
 from tailrace.broker.handlers.context import RequestContext
 from tailrace.broker.log import LogError
+from tailrace.broker.options import ConfigType
 from tailrace.broker.protocol import ErrorCode
 from tailrace.broker.protocol.messages import (
     AlterConfigsRequest,
@@ -26,29 +27,7 @@ from tailrace.broker.topics import ConfigEntry
 _TOPIC = 2
 _BROKER = 4
 _SET, _DELETE, _APPEND, _SUBTRACT = range(4)
-_LIST_TYPE = 7
 _STATIC_BROKER, _DEFAULT = 4, 5
-_CONFIG_TYPES = {bool: 1, str: 2, int: 3, float: 6}
-
-# BrokerConfig field -> the name that Kafka's tools look for
-_BROKER_NAMES = {
-    "node_id": "node.id",
-    "auto_create_topics": "auto.create.topics.enable",
-    "default_partitions": "num.partitions",
-    "delete_topic_enable": "delete.topic.enable",
-    "request_max_bytes": "socket.request.max.bytes",
-    "max_in_flight_bytes": "tailrace.max.in.flight.bytes",
-    "fetch_max_bytes": "fetch.max.bytes",
-    "group_initial_rebalance_delay_ms": "group.initial.rebalance.delay.ms",
-    "group_min_session_timeout_ms": "group.min.session.timeout.ms",
-    "group_max_session_timeout_ms": "group.max.session.timeout.ms",
-    "group_max_size": "group.max.size",
-    "offset_metadata_max_bytes": "offset.metadata.max.bytes",
-    "offsets_topic_partitions": "offsets.topic.num.partitions",
-    "transaction_max_timeout_ms": "transaction.max.timeout.ms",
-    "transactional_id_expiration_ms": "transactional.id.expiration.ms",
-    "transaction_topic_partitions": "transaction.state.log.num.partitions",
-}
 
 
 def describe_configs(context: RequestContext, request: DescribeConfigsRequest) -> DescribeConfigsResponse:
@@ -90,36 +69,37 @@ def _entries(context: RequestContext, resource_type: int, name: str) -> list[Con
 
 
 def _broker_entries(context: RequestContext) -> list[ConfigEntry]:
-    defaults = {field.name: field.default for field in dataclasses.fields(context.broker.config)}
     entries = []
-    for field, name in _BROKER_NAMES.items():
-        value = getattr(context.broker.config, field)
+    for name, option in OPTIONS.items():
+        value = getattr(context.broker.config, option.field)
         entries.append(
             ConfigEntry(
                 name,
-                str(value).lower() if isinstance(value, bool) else str(value),
-                _DEFAULT if value == defaults[field] else _STATIC_BROKER,
-                _CONFIG_TYPES[type(value)],
+                option.text(value),
+                _DEFAULT if value == option.default else _STATIC_BROKER,
+                option.config_type,
                 read_only=True,
-                documentation="",
+                documentation=option.documentation,
             )
         )
     # one node has one replica of everything: tools ask for these before they make topics
     replicas = ("default.replication.factor", "min.insync.replicas", "offsets.topic.replication.factor")
     return entries + [
-        ConfigEntry(name, "1", _DEFAULT, _CONFIG_TYPES[int], read_only=True, documentation="")
+        ConfigEntry(name, "1", _DEFAULT, ConfigType.INT, read_only=True, documentation="")
         for name in replicas
     ]
 
 
 def _result(entry: ConfigEntry, *, synonyms: bool, documentation: bool) -> DescribeConfigsResourceResult:
+    secret = entry.config_type == ConfigType.PASSWORD
+    value = None if secret else entry.value
     return DescribeConfigsResourceResult(
         entry.name,
-        entry.value,
+        value,
         entry.read_only,
         entry.source,
-        False,
-        [DescribeConfigsSynonym(entry.name, entry.value, entry.source)] if synonyms else [],
+        secret,
+        [DescribeConfigsSynonym(entry.name, value, entry.source)] if synonyms else [],
         entry.config_type,
         entry.documentation if documentation else None,
     )
@@ -179,7 +159,7 @@ def _change(
                 configs.pop(change.name, None)
             elif change.config_operation in (_APPEND, _SUBTRACT):
                 entry = described.get(change.name)
-                if entry is None or entry.config_type != _LIST_TYPE:
+                if entry is None or entry.config_type != ConfigType.LIST:
                     return ErrorCode.INVALID_CONFIG, f"{change.name} is not a list: set it instead"
                 configs[change.name] = _edited(entry.value, change.value or "", change.config_operation)
             else:
