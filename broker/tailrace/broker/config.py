@@ -101,9 +101,11 @@ class BrokerConfig:
             "transaction_topic_partitions",
         ):
             if getattr(self, name) <= 0:
-                raise ConfigError(f"broker option {name} must be greater than 0")
+                raise ConfigError(f"broker option {_name_of(name)} must be greater than 0")
         if self.group_min_session_timeout_ms > self.group_max_session_timeout_ms:
-            raise ConfigError("broker option group_min_session_timeout_ms is greater than the maximum")
+            raise ConfigError(
+                "broker option group.min.session.timeout.ms is greater than group.max.session.timeout.ms"
+            )
         if self.host in ("0.0.0.0", "::", "") and not self.advertised_host:
             raise ConfigError(
                 f"the broker would listen on every address ({self.host or 'none given'}), and clients cannot "
@@ -120,6 +122,10 @@ class BrokerConfig:
 
 OPTIONS = options_of(BrokerConfig)
 """Every option by its name in files, flags and DescribeConfigs."""
+
+
+def _name_of(field: str) -> str:
+    return next(option.name for option in OPTIONS.values() if option.field == field)
 
 
 def is_loopback(host: str) -> bool:

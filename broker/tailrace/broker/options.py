@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from tailrace.changes.errors import ConfigError
 
@@ -52,6 +52,11 @@ class Option:
             return ConfigType.PASSWORD
         return _CONFIG_TYPES[self.kind]
 
+    @property
+    def default_text(self) -> str:
+        """The default for people; empty where there is none."""
+        return "" if self.default is dataclasses.MISSING else self.text(self.default)
+
     def read(self, value: object) -> Any:
         """The field's value for what a file or a flag says.  Raises ValueError with the rule that it breaks."""
         if value is None:
@@ -73,7 +78,7 @@ def option(name: str, default: _Value, documentation: str, *, secret: bool = Fal
     Its annotation says what a value is: bool, int, float, str, Path, tuple[str, ...], or one of them `| None`.
     """
     metadata = about(name, documentation, secret=secret)
-    return cast(_Value, dataclasses.field(default=default, metadata=metadata))
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def about(name: str, documentation: str, *, secret: bool = False) -> dict[str, Any]:
@@ -99,9 +104,7 @@ def read_options(options: Mapping[str, Option], given: Mapping[str, object]) -> 
     for name, value in given.items():
         known = options.get(name)
         if known is None:
-            raise ConfigError(
-                f"the broker has no option {name}", fix="list them: tailrace broker --list-options"
-            )
+            raise ConfigError(f"the broker has no option {name}", fix="list them: tailrace broker --help")
         try:
             fields[known.field] = known.read(value)
         except ValueError as error:

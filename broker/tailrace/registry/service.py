@@ -5,6 +5,7 @@ unchanged against another Kafka.  Ports asked for as 0 are chosen once and kept 
 so that clients find a restarted broker again.
 """
 
+import dataclasses
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ import socket
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -32,17 +34,20 @@ def run(
     *,
     listen: str,
     registry_listen: str,
-    insecure: bool = False,
+    options: Mapping[str, Any] | None = None,
     endpoints_file: Path | None = None,
 ) -> None:
-    """Serve until SIGTERM.  `endpoints_file` is replaced once both answer: bootstrap and registry_url.
+    """Serve until SIGTERM.  `options` are fields of BrokerConfig, but for data_dir, host and port.
+
+    `endpoints_file` is replaced once both answer: bootstrap and registry_url.
 
     Raises ConfigError for an address that cannot be used, TailraceError for a port that is taken or a
     data directory that cannot be.
     """
     host, port = parse_address(listen)
     registry_host, registry_port = parse_address(registry_listen)
-    if not insecure and not is_loopback(registry_host):
+    config = BrokerConfig(data_dir, host, port, **(options or {}))
+    if not config.insecure and not is_loopback(registry_host):
         raise ConfigError(
             f"the registry would listen on {registry_host}, which other machines can reach, without authentication",
             fix="Listen on 127.0.0.1, or accept an open listener with --insecure",
@@ -75,9 +80,7 @@ def run(
             os.kill(os.getpid(), signal.SIGTERM)
 
     try:
-        broker.run(
-            BrokerConfig(data_dir, host, port or ports.get("broker"), insecure=insecure), on_ready=on_ready
-        )
+        broker.run(dataclasses.replace(config, port=port or ports.get("broker")), on_ready=on_ready)
     finally:
         registry.stop()
     if failure:

@@ -48,8 +48,14 @@ class Document:
             raise SpecError(self.file, self.text, self.problems)
 
 
-def load_document(file: Path, environment: Mapping[str, str] | None = None) -> Document:
-    """Read and interpolate a pipeline file.
+def load_document(
+    file: Path,
+    environment: Mapping[str, str] | None = None,
+    *,
+    kind: str = "pipeline file",
+    example: str = "version: 1` and `name: ...",
+) -> Document:
+    """Read and interpolate a YAML file; `kind` and `example` are for its errors.
 
     `${env:X}` (required), `${env:X:-default}`, `${var:x}` (declared under `vars:`) and `${file:path}`
     (relative to the pipeline file) expand; nothing else does.  Raises ConfigError when the file cannot
@@ -59,14 +65,14 @@ def load_document(file: Path, environment: Mapping[str, str] | None = None) -> D
         text = file.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(
-            f"cannot read {file}: {error.strerror}", fix="give the path of a pipeline file"
+            f"cannot read {file}: {error.strerror}", fix=f"give the path of a {kind}"
         ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file} is not UTF-8 text", fix="save it as UTF-8") from error
     root = _parse(file, text)
     document = Document(file, text, {}, {(): (1, 1)})
     if not isinstance(root, CommentedMap):
-        document.report("E101", (), "a pipeline file is a map", "start with `version: 1` and `name: ...`")
+        document.report("E101", (), f"a {kind} is a map", f"start with `{example}`")
         document.raise_problems()
     document.data = _plain(root, (), document)
     _interpolate(document, os.environ if environment is None else environment)
