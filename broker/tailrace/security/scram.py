@@ -1,0 +1,196 @@
+"""SCRAM-SHA-256 and -512, the server's side, without any I/O.
+
+    client   n,,n=<user>,r=<nonce>                server   r=<nonce><more>,s=<salt>,i=<iterations>
+    client   c=biws,r=<nonce><more>,p=<proof>     server   v=<signature>  |  refused
+
+An unknown user is answered like a known one, with a salt that never changes, and refused only where a wrong
+password is.  A `p=` channel binding is refused, since none is offered; `y` is taken for what it says.
+
+Sources: RFC 5802, RFC 7677, KIP-84; org.apache.kafka.common.security.scram.internals.ScramSaslServer.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tailrace.security.secrets import Secret
+
+MIN_ITERATIONS = 4096
+MAX_ITERATIONS = 16384
+DEFAULT_ITERATIONS = 10_000
+_SALT_BYTES = 24
+_NONCE_BYTES = 24
+_NONCE = re.compile(r"[\x21-\x2b\x2d-\x7e]+")
+_CLIENT_FIRST = re.compile(r"(?P<gs2>(?P<binding>n|y|p=[^,]*),(?:a=(?P<authzid>[^,]*))?,)(?P<bare>.*)", re.S)
+_BARE = re.compile(r"n=(?P<user>[^,]+),r=(?P<nonce>[^,]+)(?P<extensions>(?:,[A-Za-z]+=[^,]*)*)")
+_CLIENT_FINAL = re.compile(
+    r"(?P<plain>c=(?P<binding>[^,]*),r=(?P<nonce>[^,]+)(?:,[A-Za-z]=[^,]*)*),p=(?P<proof>[^,]*)"
+)
+
+
+class Mechanism(StrEnum):
+    """The two that Kafka has; `number` is theirs in the Describe and Alter requests."""
+
+    SHA_256 = "SCRAM-SHA-256"
+    SHA_512 = "SCRAM-SHA-512"
+
+    @property
+    def number(self) -> int:
+        return 1 if self is Mechanism.SHA_256 else 2
+
+    @property
+    def hash_name(self) -> str:
+        return "sha256" if self is Mechanism.SHA_256 else "sha512"
+
+    @classmethod
+    def of(cls, number: int) -> "Mechanism | None":
+        """The mechanism with this number in requests, if there is one."""
+        return {1: cls.SHA_256, 2: cls.SHA_512}.get(number)
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What a server keeps of a password."""
+
+    salt: bytes
+    stored_key: bytes
+    server_key: bytes
+    iterations: int
+
+    def __repr__(self) -> str:
+        return f"Credential(iterations={self.iterations})"
+
+
+class ScramError(Exception):
+    """The exchange ends here; the text may be shown to the client."""
+
+
+def credential(
+    mechanism: Mechanism, password: Secret, *, salt: bytes = b"", iterations: int = DEFAULT_ITERATIONS
+) -> Credential:
+    """Derive a credential (PBKDF2: milliseconds of CPU, not for an event loop's thread)."""
+    salt = salt or os.urandom(_SALT_BYTES)
+    salted = hashlib.pbkdf2_hmac(mechanism.hash_name, password.reveal().encode(), salt, iterations)
+    return from_salted(mechanism, salted, salt, iterations)
+
+
+def from_salted(mechanism: Mechanism, salted: bytes, salt: bytes, iterations: int) -> Credential:
+    """The credential of a salted password, which is what AlterUserScramCredentials carries."""
+    client_key = _hmac(mechanism, salted, b"Client Key")
+    stored_key = hashlib.new(mechanism.hash_name, client_key).digest()
+    return Credential(salt, stored_key, _hmac(mechanism, salted, b"Server Key"), iterations)
+
+
+def matches(mechanism: Mechanism, password: Secret, known: Credential) -> bool:
+    """Whether a password is the one of a credential (PBKDF2, as in `credential`)."""
+    derived = credential(mechanism, password, salt=known.salt, iterations=known.iterations)
+    return hmac.compare_digest(derived.stored_key, known.stored_key)
+
+
+def pretended(mechanism: Mechanism, user: str, key: bytes) -> Credential:
+    """What an unknown user is asked with: always the same for a name, and no password fits it."""
+    seed = _hmac(mechanism, key, user.encode())
+    return Credential(seed[:_SALT_BYTES], os.urandom(len(seed)), os.urandom(len(seed)), DEFAULT_ITERATIONS)
+
+
+Find = Callable[[str], Credential | None]
+
+
+class ScramServer:
+    """One exchange: `first`, then `final`; `user` is there after `first`, and proven after `final`.
+
+    `find` gives the credential of a user; `pretend_key` is a secret of the process.  Raises ScramError.
+    """
+
+    def __init__(
+        self, mechanism: Mechanism, find: Find, pretend_key: bytes, *, nonce: Callable[[], str] | None = None
+    ) -> None:
+        self._mechanism = mechanism
+        self._find = find
+        self._pretend_key = pretend_key
+        self._nonce = nonce or _fresh_nonce
+        self._known = False
+        self._gs2 = self._bare = self._server_first = ""
+        self._full_nonce = ""
+        self.user = ""
+        self.used: Credential | None = None
+
+    def first(self, message: bytes) -> bytes:
+        """The server's first message for the client's."""
+        found = _CLIENT_FIRST.fullmatch(_text(message))
+        if found is None:
+            raise ScramError("the client's first message is malformed")
+        if found["binding"].startswith("p="):
+            raise ScramError("channel binding is not offered")
+        bare = _BARE.fullmatch(found["bare"])
+        if bare is None or not _NONCE.fullmatch(bare["nonce"]):
+            raise ScramError("the client's first message is malformed")
+        self.user = _name(bare["user"])
+        if found["authzid"] and _name(found["authzid"]) != self.user:
+            raise ScramError("a client cannot act as somebody else")
+        if "tokenauth=" in bare["extensions"]:
+            raise ScramError("delegation tokens are not served")
+        known = self._find(self.user)
+        self._known = known is not None
+        self.used = known or pretended(self._mechanism, self.user, self._pretend_key)
+        self._gs2, self._bare = found["gs2"], found["bare"]
+        self._full_nonce = bare["nonce"] + self._nonce()
+        salt = base64.b64encode(self.used.salt).decode()
+        self._server_first = f"r={self._full_nonce},s={salt},i={self.used.iterations}"
+        return self._server_first.encode()
+
+    def final(self, message: bytes) -> bytes:
+        """The server's signature, which proves the server to the client in turn."""
+        text = _text(message)
+        found = _CLIENT_FINAL.fullmatch(text)
+        if found is None or self.used is None:
+            raise ScramError("the client's final message is malformed")
+        if not hmac.compare_digest(found["nonce"].encode(), self._full_nonce.encode()):
+            raise ScramError("the client's final message has another nonce")
+        if _unbase64(found["binding"]) != self._gs2.encode():
+            raise ScramError("the client's final message has another channel binding")
+        proof = _unbase64(found["proof"])
+        signed = f"{self._bare},{self._server_first},{found['plain']}".encode()
+        signature = _hmac(self._mechanism, self.used.stored_key, signed)
+        if len(proof) != len(signature):
+            raise ScramError("the proof has a wrong length")
+        client_key = bytes(a ^ b for a, b in zip(proof, signature, strict=True))
+        derived = hashlib.new(self._mechanism.hash_name, client_key).digest()
+        if not hmac.compare_digest(derived, self.used.stored_key) or not self._known:
+            raise ScramError("the user name or the password is wrong")
+        return b"v=" + base64.b64encode(_hmac(self._mechanism, self.used.server_key, signed))
+
+
+def _hmac(mechanism: Mechanism, key: bytes, message: bytes) -> bytes:
+    return hmac.digest(key, message, mechanism.hash_name)
+
+
+def _fresh_nonce() -> str:
+    return base64.b64encode(os.urandom(_NONCE_BYTES)).decode()
+
+
+def _text(message: bytes) -> str:
+    try:
+        return message.decode()
+    except UnicodeDecodeError:
+        raise ScramError("a message is not UTF-8 text") from None
+
+
+def _name(escaped: str) -> str:
+    """A user name with `=2C` and `=3D` undone; any other `=` is malformed (RFC 5802, 5.1)."""
+    if re.search(r"=(?!2C|3D)", escaped):
+        raise ScramError("the user name is malformed")
+    return escaped.replace("=2C", ",").replace("=3D", "=")
+
+
+def _unbase64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raise ScramError("a field is not base64") from None

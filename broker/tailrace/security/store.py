@@ -1,0 +1,159 @@
+"""ACLs, SCRAM credentials and quotas in the broker's metadata database (SQLite).
+
+    acls                resource type, pattern type, resource name, principal, host, operation, permission
+    scram_credentials   user name, mechanism, salt, stored key, server key, iterations
+    client_quotas       entity (JSON: type -> name, null for the default), key, value
+
+A connection of its own to the database file that the topic catalog made: WAL, synchronous=FULL, so what is
+committed survives a power cut.  No password is stored, only what RFC 5802 calls StoredKey and ServerKey.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from tailrace.changes.errors import TailraceError
+from tailrace.security.acls import Acl, Operation, PatternType, Permission, ResourceType
+from tailrace.security.scram import Credential, Mechanism
+
+Entity = tuple[tuple[str, str | None], ...]
+"""A quota's entity: (type, name) sorted by type; the name None is the default of the type."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS acls (
+    resource_type INTEGER NOT NULL, pattern_type INTEGER NOT NULL, resource_name TEXT NOT NULL,
+    principal TEXT NOT NULL, host TEXT NOT NULL, operation INTEGER NOT NULL, permission INTEGER NOT NULL,
+    PRIMARY KEY (resource_type, pattern_type, resource_name, principal, host, operation, permission)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS scram_credentials (
+    name TEXT NOT NULL, mechanism TEXT NOT NULL, salt BLOB NOT NULL, stored_key BLOB NOT NULL,
+    server_key BLOB NOT NULL, iterations INTEGER NOT NULL, PRIMARY KEY (name, mechanism)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS client_quotas (
+    entity TEXT NOT NULL, key TEXT NOT NULL, value REAL NOT NULL, PRIMARY KEY (entity, key)
+) STRICT, WITHOUT ROWID;
+"""
+
+
+class StoreError(TailraceError):
+    """The metadata database cannot be written; nothing of the change counts."""
+
+
+class SecurityStore:
+    """What of security outlives the process; every change is durable on return, or raises StoreError."""
+
+    def __init__(self, database: Path) -> None:
+        self._path = database
+        try:
+            self._db = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute("PRAGMA synchronous = FULL")
+                self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+            except BaseException:
+                self._db.close()
+                raise
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"the broker's metadata database {database} cannot be opened: {error}",
+                fix="Free space on its disk, or restore it from a copy",
+            ) from error
+
+    def acls(self) -> list[Acl]:
+        """Every rule."""
+        rows = self._db.execute("SELECT * FROM acls").fetchall()
+        return [
+            Acl(ResourceType(kind), PatternType(pattern), name, who, host, Operation(what), Permission(way))
+            for kind, pattern, name, who, host, what, way in rows
+        ]
+
+    def add_acls(self, acls: Iterable[Acl]) -> None:
+        """Add rules that are not there."""
+        with self._transaction():
+            self._db.executemany("INSERT INTO acls VALUES (?, ?, ?, ?, ?, ?, ?)", map(_row, acls))
+
+    def remove_acls(self, acls: Iterable[Acl]) -> None:
+        """Remove rules."""
+        with self._transaction():
+            self._db.executemany(
+                "DELETE FROM acls WHERE (resource_type, pattern_type, resource_name, principal, host,"
+                " operation, permission) = (?, ?, ?, ?, ?, ?, ?)",
+                map(_row, acls),
+            )
+
+    def credentials(self) -> dict[tuple[str, Mechanism], Credential]:
+        """Every SCRAM credential by user name and mechanism."""
+        rows = self._db.execute("SELECT * FROM scram_credentials").fetchall()
+        return {
+            (name, Mechanism(mechanism)): Credential(salt, stored_key, server_key, iterations)
+            for name, mechanism, salt, stored_key, server_key, iterations in rows
+        }
+
+    def change_credentials(self, changes: Mapping[tuple[str, Mechanism], Credential | None]) -> None:
+        """Set credentials, or remove those that are None, all or nothing."""
+        with self._transaction():
+            for (name, mechanism), made in changes.items():
+                if made is None:
+                    self._db.execute(
+                        "DELETE FROM scram_credentials WHERE name = ? AND mechanism = ?", (name, mechanism)
+                    )
+                else:
+                    self._db.execute(
+                        "INSERT OR REPLACE INTO scram_credentials VALUES (?, ?, ?, ?, ?, ?)",
+                        (name, mechanism, made.salt, made.stored_key, made.server_key, made.iterations),
+                    )
+
+    def quotas(self) -> dict[Entity, dict[str, float]]:
+        """Every quota by entity and key."""
+        found: dict[Entity, dict[str, float]] = {}
+        for raw, key, value in self._db.execute("SELECT * FROM client_quotas").fetchall():
+            found.setdefault(tuple(sorted(json.loads(raw).items())), {})[key] = value
+        return found
+
+    def change_quotas(self, changes: Mapping[Entity, Mapping[str, float | None]]) -> None:
+        """Set quotas, or remove those that are None, all or nothing."""
+        with self._transaction():
+            for entity, values in changes.items():
+                raw = json.dumps(dict(entity), sort_keys=True)
+                for key, value in values.items():
+                    if value is None:
+                        self._db.execute("DELETE FROM client_quotas WHERE entity = ? AND key = ?", (raw, key))
+                    else:
+                        self._db.execute(
+                            "INSERT OR REPLACE INTO client_quotas VALUES (?, ?, ?)", (raw, key, value)
+                        )
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._db.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"cannot write the broker's metadata database {self._path}: {error}",
+                fix="Free space on its disk",
+            ) from error
+
+
+def _row(acl: Acl) -> tuple[int, int, str, str, str, int, int]:
+    return (
+        acl.resource_type,
+        acl.pattern_type,
+        acl.resource_name,
+        acl.principal,
+        acl.host,
+        acl.operation,
+        acl.permission,
+    )
