@@ -46,21 +46,26 @@ class ApiKey(IntEnum):
     DELETE_ACLS = 31
     DESCRIBE_CONFIGS = 32
     ALTER_CONFIGS = 33
+    ALTER_REPLICA_LOG_DIRS = 34
     DESCRIBE_LOG_DIRS = 35
     SASL_AUTHENTICATE = 36
     CREATE_PARTITIONS = 37
     DELETE_GROUPS = 42
+    ELECT_LEADERS = 43
     INCREMENTAL_ALTER_CONFIGS = 44
+    ALTER_PARTITION_REASSIGNMENTS = 45
     LIST_PARTITION_REASSIGNMENTS = 46
     OFFSET_DELETE = 47
     DESCRIBE_CLIENT_QUOTAS = 48
     ALTER_CLIENT_QUOTAS = 49
     DESCRIBE_USER_SCRAM_CREDENTIALS = 50
     ALTER_USER_SCRAM_CREDENTIALS = 51
+    DESCRIBE_QUORUM = 55
     DESCRIBE_CLUSTER = 60
     DESCRIBE_PRODUCERS = 61
     DESCRIBE_TRANSACTIONS = 65
     LIST_TRANSACTIONS = 66
+    LIST_CONFIG_RESOURCES = 74
     DESCRIBE_TOPIC_PARTITIONS = 75
 
 
@@ -118,12 +123,19 @@ APIS: dict[ApiKey, Api] = {
     ApiKey.DELETE_ACLS: _api(m.DeleteAclsRequest, m.DeleteAclsResponse, "1-3", "2+"),
     ApiKey.DESCRIBE_CONFIGS: _api(m.DescribeConfigsRequest, m.DescribeConfigsResponse, "1-4", "4+"),
     ApiKey.ALTER_CONFIGS: _api(m.AlterConfigsRequest, m.AlterConfigsResponse, "0-2", "2+"),
+    ApiKey.ALTER_REPLICA_LOG_DIRS: _api(
+        m.AlterReplicaLogDirsRequest, m.AlterReplicaLogDirsResponse, "1-2", "2+"
+    ),
     ApiKey.DESCRIBE_LOG_DIRS: _api(m.DescribeLogDirsRequest, m.DescribeLogDirsResponse, "1-5", "2+"),
     ApiKey.SASL_AUTHENTICATE: _api(m.SaslAuthenticateRequest, m.SaslAuthenticateResponse, "0-2", "2+"),
     ApiKey.CREATE_PARTITIONS: _api(m.CreatePartitionsRequest, m.CreatePartitionsResponse, "0-3", "2+"),
     ApiKey.DELETE_GROUPS: _api(m.DeleteGroupsRequest, m.DeleteGroupsResponse, "0-2", "2+"),
+    ApiKey.ELECT_LEADERS: _api(m.ElectLeadersRequest, m.ElectLeadersResponse, "0-2", "2+"),
     ApiKey.INCREMENTAL_ALTER_CONFIGS: _api(
         m.IncrementalAlterConfigsRequest, m.IncrementalAlterConfigsResponse, "0-1", "1+"
+    ),
+    ApiKey.ALTER_PARTITION_REASSIGNMENTS: _api(
+        m.AlterPartitionReassignmentsRequest, m.AlterPartitionReassignmentsResponse, "0-1", "0+"
     ),
     ApiKey.LIST_PARTITION_REASSIGNMENTS: _api(
         m.ListPartitionReassignmentsRequest, m.ListPartitionReassignmentsResponse, "0", "0+"
@@ -139,12 +151,16 @@ APIS: dict[ApiKey, Api] = {
     ApiKey.ALTER_USER_SCRAM_CREDENTIALS: _api(
         m.AlterUserScramCredentialsRequest, m.AlterUserScramCredentialsResponse, "0", "0+"
     ),
+    ApiKey.DESCRIBE_QUORUM: _api(m.DescribeQuorumRequest, m.DescribeQuorumResponse, "0-2", "0+"),
     ApiKey.DESCRIBE_CLUSTER: _api(m.DescribeClusterRequest, m.DescribeClusterResponse, "0-2", "0+"),
     ApiKey.DESCRIBE_PRODUCERS: _api(m.DescribeProducersRequest, m.DescribeProducersResponse, "0", "0+"),
     ApiKey.DESCRIBE_TRANSACTIONS: _api(
         m.DescribeTransactionsRequest, m.DescribeTransactionsResponse, "0", "0+"
     ),
     ApiKey.LIST_TRANSACTIONS: _api(m.ListTransactionsRequest, m.ListTransactionsResponse, "0-2", "0+"),
+    ApiKey.LIST_CONFIG_RESOURCES: _api(
+        m.ListConfigResourcesRequest, m.ListConfigResourcesResponse, "0-1", "0+"
+    ),
     ApiKey.DESCRIBE_TOPIC_PARTITIONS: _api(
         m.DescribeTopicPartitionsRequest, m.DescribeTopicPartitionsResponse, "0", "0+"
     ),
