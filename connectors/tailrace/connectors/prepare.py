@@ -1,10 +1,11 @@
 """From change sets to record batches: the work that needs no broker, so that it runs beside the sending."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from tailrace.broker.client import TopicPartition
@@ -20,9 +21,11 @@ from tailrace.changes import (
     Truncate,
     format_lsn,
 )
-from tailrace.connectors.source import Note
+from tailrace.connectors.source import Note, Reselected
 from tailrace.registry.avro_schema import avro_to_arrow
 from tailrace.registry.envelope import ChangeEncoder, SchemaStore
+
+Reselect = Callable[[TableSchema, pa.RecordBatch, Sequence[str]], Reselected]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +87,12 @@ class ChangePreparer:
         schemas: SchemaStore,
         topics: Mapping[TableId, str],
         partitions: Mapping[str, int],
-        transformed: Mapping[TableId, str] | None = None,
+        transformed: Mapping[TableId, str],
+        reselect: Reselect,
     ) -> None:
-        self._transformed = transformed or {}
+        """transformed: tables that transforms read, with their SQL; reselect: as `Source.reselect`."""
+        self._transformed = transformed
+        self._reselect = reselect
         self._topics = topics
         self._partitions = partitions
         self._schemas = schemas
@@ -98,8 +104,8 @@ class ChangePreparer:
         steps: list[EncodedBatch | Truncate] = []
         counts: dict[TableId, int] = defaultdict(int)
         for change in changes.changes:
-            self._refuse_unseen(change)
             if isinstance(change, Truncate):
+                self._refuse_unseen(change)
                 steps.append(change)
             else:
                 counts[change.table.id] += int(np.count_nonzero(change.op != OP_READ))
@@ -107,32 +113,54 @@ class ChangePreparer:
         size = sum(len(step.data) for step in steps if isinstance(step, EncodedBatch))
         return PreparedSet(tuple(steps), tuple(notes), changes.position, changes.timestamp, counts, size)
 
-    def _refuse_unseen(self, change: ChangeBatch | Truncate) -> None:
-        """Stop before a transform would silently compute with a null, or with rows that are gone."""
-        if isinstance(change, Truncate):
-            for table in set(change.tables).intersection(self._transformed):
-                raise TailraceError(
-                    f"{table} was truncated at LSN {format_lsn(change.lsn)}, and a transform that reads it cannot "
-                    "see that",
-                    fix="run the pipeline under a new name, or DELETE instead of TRUNCATE from now on",
-                )
-            return
-        sql = self._transformed.get(change.table.id, "").lower()
-        for index, columns in enumerate(change.unchanged_sets):
-            used = [name for name in columns if sql and ("*" in sql or name.lower() in sql)]
-            rows = np.flatnonzero(change.unchanged == index)
-            if not used or not rows.size:
-                continue
-            raise SourceDataError(
-                f"an update of {change.table.id} at LSN {format_lsn(int(change.lsn[rows[0]]))} does not carry the "
-                f"TOASTed value of {', '.join(used)}, and a transform that reads the table would take it for null",
-                fix=f"ALTER TABLE {change.table.id} REPLICA IDENTITY FULL, then run the pipeline under a new name; "
-                "or exclude the column",
+    def _refuse_unseen(self, truncate: Truncate) -> None:
+        """Stop before a transform would silently compute with rows that are gone."""
+        for table in set(truncate.tables).intersection(self._transformed):
+            raise TailraceError(
+                f"{table} was truncated at LSN {format_lsn(truncate.lsn)}, and a transform that reads it cannot "
+                "see that",
+                fix="run the pipeline under a new name, or DELETE instead of TRUNCATE from now on",
             )
+
+    def _whole(self, batch: ChangeBatch) -> tuple[ChangeBatch, npt.NDArray[np.uint8] | None]:
+        """The batch with those unchanged cells read again that a transform needs, and which rows are gone.
+
+        A cell read again may be newer than its change; the change that made it so follows.
+        """
+        if not batch.unchanged_sets:
+            return batch, None
+        sql = self._transformed.get(batch.table.id, "")
+        needed = [set(columns_named(sql, columns)) for columns in batch.unchanged_sets]
+        columns = sorted(set().union(*needed))
+        partial = np.array([bool(names) for names in needed] + [False])[batch.unchanged]
+        rows = np.flatnonzero(partial)
+        if not rows.size:
+            return batch, None
+        if not batch.table.key:
+            raise SourceDataError(
+                f"an update of {batch.table.id} at LSN {format_lsn(int(batch.lsn[rows[0]]))} leaves out the unchanged "
+                f"TOASTed value of {', '.join(columns)}, and there is no key to select it again by",
+                fix=f"ALTER TABLE {batch.table.id} REPLICA IDENTITY FULL, then run the pipeline under a new name",
+            )
+        keys = batch.rows.select(list(batch.table.key)).take(pa.array(rows, pa.int64()))
+        again = self._reselect(batch.table, keys, columns)
+        cells = list(batch.rows.columns)
+        for name in columns:
+            i = batch.rows.schema.get_field_index(name)
+            mine = np.array([name in names for names in needed])[batch.unchanged[rows]]
+            source = np.arange(len(batch))
+            source[rows[mine]] = len(batch) + np.flatnonzero(mine)
+            cells[i] = pa.concat_arrays([cells[i], again.rows.column(name)]).take(pa.array(source, pa.int64()))
+        gone = np.zeros(len(batch), np.uint8)
+        gone[rows[~again.found]] = 1
+        whole = pa.RecordBatch.from_arrays(cells, schema=batch.rows.schema)
+        return replace(batch, rows=whole), gone
 
     def _encode(self, batch: ChangeBatch) -> Iterator[EncodedBatch]:
         topic = self._topics[batch.table.id]
-        encoded = self._encoders[topic].encode(self._evolve(topic, batch), self._partitions[topic])
+        whole, gone = self._whole(batch)
+        encoder, partitions = self._encoders[topic], self._partitions[topic]
+        encoded = encoder.encode(self._evolve(topic, whole), partitions, gone=gone)
         for partition, batches in encoded.items():
             for data, records in batches:
                 yield EncodedBatch(TopicPartition(topic, partition), data, records)
@@ -152,6 +180,12 @@ class ChangePreparer:
     def _registered(self, topic: str) -> pa.Schema | None:
         latest = self._schemas.latest(f"{topic}-value")
         return None if latest is None else avro_to_arrow(latest[1])
+
+
+def columns_named(sql: str, columns: Iterable[str]) -> list[str]:
+    """Those of a table's columns that the SQL may read: one too many rather than one too few."""
+    text = sql.lower()
+    return [name for name in columns if text and ("*" in text or name.lower() in text)]
 
 
 def _evolved(table: TableSchema, before: pa.Schema | None) -> TableSchema:

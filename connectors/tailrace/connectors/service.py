@@ -73,7 +73,7 @@ class SourcePartConfig:
     tables_needing_keys: frozenset[TableId] = frozenset()
     """Tables that a mirror or a transform reads."""
     transformed_tables: Mapping[TableId, str] = field(default_factory=dict)
-    """Tables that transforms read, with their SQL: a change that they could not see stops the source."""
+    """Tables that transforms read, with their SQL: they see whole rows only, and no TRUNCATE."""
     partitions: int = 1
     """Partitions of a raw topic that does not exist yet."""
     retention_ms: int = 7 * 24 * 3600 * 1000

@@ -136,7 +136,11 @@ class Session:
         self.position = log.position
         self.checked = True
         preparer = ChangePreparer(
-            self._schemas, self._names.topics, self._publisher.create_topics(), self._names.transformed
+            self._schemas,
+            self._names.topics,
+            self._publisher.create_topics(),
+            self._names.transformed,
+            self._source.reselect,
         )
         threads = [
             threading.Thread(target=self._guard, args=(self._read, log, preparer), name="source"),

@@ -29,12 +29,14 @@ Faults.       SourceUnavailable means that a new start may help (server restarti
               other TailraceError is final.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel
 
@@ -69,6 +71,16 @@ class DiscoveredTable:
     schema: TableSchema
     estimated_rows: int
     warnings: tuple[str, ...] = ()
+    partial: tuple[str, ...] = ()
+    """Columns that an update may leave out when they did not change (unchanged TOAST)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reselected:
+    """Cells read again by key: `rows` has one row per asked key, null where `found` (bool[n]) is False."""
+
+    rows: pa.RecordBatch
+    found: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +164,12 @@ class Source(Protocol):
 
     def stream(self, position: Lsn) -> Iterator[ChangeSet | Note]:
         """Changes after `position`; an empty ChangeSet with a position means "nothing for you up to here"."""
+
+    def reselect(self, table: TableSchema, keys: pa.RecordBatch, columns: Sequence[str]) -> Reselected:
+        """The columns of the rows with these keys as they are now, in the order of `keys`.
+
+        Asked only for columns that a ChangeBatch named unchanged, by the thread that iterates.
+        """
 
     def confirm(self, position: Lsn) -> None:
         """Everything up to `position` is durable in the log.  Any thread; does not block."""

@@ -26,7 +26,7 @@ class ChangeBatch:
     """Changes of one table, ordered by (lsn, seq); n rows in every column.
 
     rows          n rows of `table.arrow`: the row after the change; for a delete only key columns are set.
-                  A column named in the row's unchanged set is null here and means "keep the old cell".
+                  A column named in the row's unchanged set means "keep the old cell", whatever stands here.
     op            uint8[n], OP_*.  A key change is two changes: OP_DELETE of the old key, then OP_CREATE.
     lsn           int64[n], end LSN of the source transaction; snapshot rows: the slot's consistent point.
     seq           int64[n], index of the change inside its source transaction, from 0.

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tailrace.changes import ConfigError
+from tailrace.connectors.prepare import columns_named
 from tailrace.connectors.source import DiscoveredTable, Finding
 from tailrace.pipeline.plan import Plan
 from tailrace.pipeline.preflight import check_sinks
@@ -39,10 +40,26 @@ class Findings:
                         for field in table.schema.arrow
                     },
                     "warnings": list(table.warnings),
+                    "left_out_by_updates": list(table.partial),
                 }
                 for table in self.tables
             },
         }
+
+    def _transform_notes(self, plan: Plan) -> list[str]:
+        """What whole rows cost the source, and what no transform can see."""
+        notes = []
+        for table in self.tables:
+            sql = plan.transformed_tables().get(table.schema.id)
+            if sql is None:
+                continue
+            if columns := columns_named(sql, table.partial):
+                notes.append(
+                    f"an update of {table.schema.id} that leaves {', '.join(columns)} unchanged may not carry the value "
+                    "(TOAST): the source selects it again by key, as it is then; REPLICA IDENTITY FULL spares that"
+                )
+            notes.append(f"TRUNCATE of {table.schema.id} stops the source: a transform cannot see it")
+        return notes
 
     def render(self, plan: Plan) -> str:
         """The plan for people."""
@@ -63,6 +80,7 @@ class Findings:
             lines.append(
                 f"\ntransform {name}: {inputs} -> {transform.to}   key: {', '.join(transform.key) or 'none'}"
             )
+        lines += [f"    note: {note}" for note in self._transform_notes(plan)]
         for name, sink in plan.spec.sinks.items():
             targets = ", ".join(f"{item.topic} -> {item.target}" for item in plan.sink_inputs(sink))
             lines.append(f"\nsink {name} ({sink.type}, {sink.mode}): {targets}")

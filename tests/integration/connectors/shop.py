@@ -44,6 +44,7 @@ class Shop:
         self.data_dir = data_dir
         self.options: dict[str, Any] = {"dsn": dsn, "tables": dict(tables)}
         self.partitions = 2
+        self.transformed: dict[TableId, str] = {}
         self.client = Client(stack.bootstrap, client_id="test")
         self.registry = RegistryClient(stack.registry_url)
         self.failure: BaseException | None = None
@@ -61,6 +62,7 @@ class Shop:
             registry_url=self.stack.registry_url,
             data_dir=self.data_dir,
             tables_needing_keys=frozenset(self.tables),
+            transformed_tables=self.transformed,
             partitions=self.partitions,
         )
 

@@ -2,10 +2,11 @@
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from tests.fixtures.registry import Stack
 
 from tailrace.broker.client import Client, NewTopic, TopicPartition, TransactionalProducer
@@ -13,6 +14,7 @@ from tailrace.broker.records.columnar_build import build_batch
 from tailrace.changes import OP_DELETE, ChangeBatch, ChangeSet, TableId, TableSchema, Truncate
 from tailrace.connectors.prepare import ChangePreparer, LogNames
 from tailrace.connectors.publish import Publisher
+from tailrace.connectors.source import Reselected
 from tailrace.registry.avro_encode import encode_rows
 from tailrace.registry.avro_plan import RowPlan, plan_rows
 from tailrace.registry.avro_schema import arrow_to_avro
@@ -34,7 +36,7 @@ class SourceLog:
         self._publisher.open()
         counts = self._publisher.create_topics()
         self.registry = RegistryClient(stack.registry_url)
-        self._preparer = ChangePreparer(self.registry, self.topics, counts)
+        self._preparer = ChangePreparer(self.registry, self.topics, counts, {}, _nothing_to_reselect)
         self.lsn = 0
 
     def publish(self, *changes: ChangeBatch | Truncate, lsn: int) -> None:
@@ -51,6 +53,10 @@ class SourceLog:
         """Close the connections."""
         self._client.close()
         self.registry.close()
+
+
+def _nothing_to_reselect(table: TableSchema, keys: pa.RecordBatch, columns: Sequence[str]) -> Reselected:
+    raise AssertionError("no transform reads these tables")
 
 
 class FreeTopic:

@@ -58,6 +58,7 @@ class HeaderColumns:
     unchanged       int16[n], index into `unchanged_sets`; -1: the record has no `unchanged` header.
     unchanged_sets  the distinct values of the `unchanged` header.
     prior           the `prior` header of each record, null where it has none; None: no record has one.
+    gone            uint8[n], 1 where the record has the empty header `gone`; None: no record has it.
     """
 
     op: npt.NDArray[np.uint8]
@@ -68,6 +69,7 @@ class HeaderColumns:
     unchanged: npt.NDArray[np.int16]
     unchanged_sets: tuple[bytes, ...] = ()
     prior: BytesColumn | None = None
+    gone: npt.NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True, slots=True)

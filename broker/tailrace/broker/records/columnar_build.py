@@ -41,6 +41,7 @@ _OP_AT, _LSN_AT, _SEQ_AT, _XID_AT, _TS_AT = (
 )
 _UNCHANGED_NAME = np.frombuffer(bytes([2 * 9]) + b"unchanged", np.uint8)
 _PRIOR_NAME = np.frombuffer(bytes([2 * 5]) + b"prior", np.uint8)
+_GONE_HEADER = np.frombuffer(_header(b"gone", 0), np.uint8)
 
 _NO_STRINGS = BytesColumn(np.zeros(1, np.int64), np.zeros(0, np.uint8))
 _NO_BYTES = np.zeros(0, np.uint8)
@@ -104,6 +105,7 @@ class _Lengths(NamedTuple):
     set_offsets: npt.NDArray[np.int64]
     prior_offsets: npt.NDArray[np.int64]
     prior_valid: npt.NDArray[np.uint8]
+    gone: npt.NDArray[np.uint8]
 
 
 class _Contents(NamedTuple):
@@ -125,6 +127,7 @@ def _lengths(
 ) -> _Lengths:
     sets = BytesColumn.from_strings([*headers.unchanged_sets]) if headers else _NO_STRINGS
     prior = (headers.prior if headers else None) or _NO_STRINGS
+    gone = None if headers is None else headers.gone
     keys = keys or _NO_STRINGS
     return _Lengths(
         frozen(timestamps),
@@ -136,6 +139,7 @@ def _lengths(
         frozen(sets.offsets),
         frozen(prior.offsets),
         frozen(_NO_BYTES if prior.valid is None else prior.valid),
+        frozen(_NO_BYTES if gone is None else gone),
     )
 
 
@@ -186,6 +190,8 @@ def _body_size(row: Int, offset_delta: Int, time_delta: Int, of: _Lengths) -> In
         prior = _length(of.prior_offsets, of.prior_valid, row)
         if prior >= 0:
             size += len(_PRIOR_NAME) + _string_size(prior)
+        if of.gone.size and of.gone[row]:
+            size += len(_GONE_HEADER)
     return size
 
 
@@ -231,7 +237,8 @@ def _put_string(
 @kernel
 def _put_headers(out: npt.NDArray[np.uint8], at: Int, row: Int, of: _Lengths, has: _Contents) -> Int:
     prior = _length(of.prior_offsets, of.prior_valid, row)
-    at = put_varint(out, at, _FIXED_HEADERS + (of.unchanged[row] >= 0) + (prior >= 0))
+    gone = 1 if of.gone.size and of.gone[row] else 0
+    at = put_varint(out, at, _FIXED_HEADERS + (of.unchanged[row] >= 0) + (prior >= 0) + gone)
     at = copy_bytes(out, at, has.fixed, row * _TEMPLATE.size, _TEMPLATE.size)
     if of.unchanged[row] >= 0:
         index = np.int64(of.unchanged[row])
@@ -241,6 +248,8 @@ def _put_headers(out: npt.NDArray[np.uint8], at: Int, row: Int, of: _Lengths, ha
     if prior >= 0:
         at = copy_bytes(out, at, _PRIOR_NAME, 0, _PRIOR_NAME.size)
         at = _put_string(out, at, has.prior_data, of.prior_offsets[row], prior)
+    if gone:
+        at = copy_bytes(out, at, _GONE_HEADER, 0, _GONE_HEADER.size)
     return at
 
 

@@ -15,6 +15,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tailrace.broker.records.columnar import ChangeHeaders, RecordColumns
 from tailrace.broker.records.columnar_parse import change_headers, parse_batches
@@ -110,6 +111,7 @@ class ChangeDecoder:
         schema, rows = self._rows(values, keys, op, schema_id)
         ours = headers.lsn >= 0
         unchanged, sets = _unchanged_sets(records, headers, ours, values.where)
+        rows = _without_copies(rows, unchanged, sets)
         batch = ChangeBatch(
             table=schema,
             rows=rows,
@@ -229,6 +231,18 @@ def _unchanged_sets(
     first_rows = rows[np.unique(numbers, return_index=True)[1]].tolist()
     distinct = cast(list[bytes], encoded.dictionary.to_pylist())
     return indexes, tuple(_names(text, where(row)) for text, row in zip(distinct, first_rows, strict=True))
+
+
+def _without_copies(
+    rows: pa.RecordBatch, unchanged: npt.NDArray[np.int16], sets: tuple[tuple[str, ...], ...]
+) -> pa.RecordBatch:
+    """Unchanged cells as nulls: a copy that was read again for other readers may be newer than its record."""
+    for name in {name for names in sets for name in names}.intersection(rows.schema.names):
+        i = rows.schema.get_field_index(name)
+        is_kept = np.array([name in names for names in sets] + [False])[unchanged]
+        cells = pc.if_else(pa.array(is_kept), pa.scalar(None, rows.schema.field(i).type), rows.column(i))
+        rows = rows.set_column(i, rows.schema.field(i), cells)
+    return rows
 
 
 def _names(text: bytes, where: str) -> tuple[str, ...]:

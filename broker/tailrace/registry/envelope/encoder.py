@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from tailrace.broker.records.columnar import BytesColumn, HeaderColumns
@@ -42,8 +43,13 @@ class ChangeEncoder:
         self._limit = limit
         self._format: _Format | None = None
 
-    def encode(self, batch: ChangeBatch, partitions: int) -> dict[int, list[tuple[bytearray, int]]]:
+    def encode(
+        self, batch: ChangeBatch, partitions: int, *, gone: npt.NDArray[np.uint8] | None = None
+    ) -> dict[int, list[tuple[bytearray, int]]]:
         """For each partition that gets records: record batches and their number of records, in order.
+
+        gone  uint8[n], 1 where the row exists no more at the source, so that its unchanged cells could not be
+        read again: a reader that needs whole rows takes the record for a delete.
 
         Order is kept within a partition, and a key always has the same partition (Kafka's default
         partitioner over the record key), so the changes of a row stay in their order.  Rows of a table
@@ -67,6 +73,7 @@ class ChangeEncoder:
             batch.unchanged,
             tuple(json.dumps(names, separators=(",", ":")).encode() for names in batch.unchanged_sets),
             _prior(batch, form),
+            gone,
         )
         timestamps_ms = batch.timestamp // 1000
         members = partition_rows(keys, len(batch), partitions)

@@ -10,14 +10,15 @@ Restart:  "started" without "done": our slot is dropped and the snapshot begins 
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import ClassVar
 
+import pyarrow as pa
 from psycopg import sql
 from pydantic import BaseModel
 
-from tailrace.changes import ChangeSet, ConfigError, Lsn, TableId, crash_point
+from tailrace.changes import ChangeSet, ConfigError, Lsn, TableId, TableSchema, crash_point
 from tailrace.connectors.postgres.catalog import RelationResolver, plan_tables
 from tailrace.connectors.postgres.config import PostgresConfig
 from tailrace.connectors.postgres.connection import (
@@ -29,6 +30,7 @@ from tailrace.connectors.postgres.connection import (
 from tailrace.connectors.postgres.fence import current_position, fenced_read
 from tailrace.connectors.postgres.preflight import Preflight
 from tailrace.connectors.postgres.publication import ensure_publication
+from tailrace.connectors.postgres.reselect import Reselector
 from tailrace.connectors.postgres.slot import CreatedSlot, create_slot, drop_slot, identify_system
 from tailrace.connectors.postgres.snapshot import SnapshotReader, plan_chunks, without_rows
 from tailrace.connectors.postgres.snapshot_note import SnapshotNote
@@ -43,6 +45,7 @@ from tailrace.connectors.source import (
     Journal,
     LogState,
     Note,
+    Reselected,
     SourceContext,
     SourceProgress,
     SourceUnavailable,
@@ -64,6 +67,7 @@ class PostgresSource:
         self._closing = threading.Event()
         self._reader: SnapshotReader | None = None
         self._wal: WalStream | None = None
+        self._reselector = Reselector(config)
         self._rows: dict[TableId, int] = {}
         self._copied: dict[TableId, TablePlan] | None = None
         self._text_only = False
@@ -83,7 +87,7 @@ class PostgresSource:
             plans = plan_tables(connection, self._config.table_options())
             facts = read_facts(connection, plans)
         return [
-            DiscoveredTable(plan.schema, facts[table].estimated_rows, plan.warnings)
+            DiscoveredTable(plan.schema, facts[table].estimated_rows, plan.warnings, plan.partial)
             for table, plan in plans.items()
         ]
 
@@ -154,6 +158,7 @@ class PostgresSource:
             binary = not self._text_only and all(plan.binary for plan in plans.values())
             resolver = RelationResolver(self._config, plans)
             stack.callback(resolver.close)
+            stack.callback(self._reselector.close)
             spool = self._context.data_dir / "spool"
             spool.mkdir(parents=True, exist_ok=True)
             decoder = StreamDecoder(resolver, spool, binary=binary, skip_through=position)
@@ -194,6 +199,10 @@ class PostgresSource:
                 # nothing of ours up to here, and nothing of ours is open: the slot may move over foreign WAL
                 position = frames.keepalive_end
                 yield ChangeSet((), position, time.time_ns() // 1000)
+
+    def reselect(self, table: TableSchema, keys: pa.RecordBatch, columns: Sequence[str]) -> Reselected:
+        """Cells that an update left out, as they are now."""
+        return self._reselector.cells(table, keys, columns)
 
     def confirm(self, position: Lsn) -> None:
         """The slot may forget what lies before `position`."""

@@ -82,6 +82,8 @@ class ColumnPlan:
     storage: str
     """attstorage: p plain (never TOASTed), x extended, e external, m main"""
     key: bool
+    toastable: bool
+    """Whether a value may be stored out of line, so that an update that keeps it does not carry it."""
     warning: str = ""
     """For `plan`: what a reader of the table should know; empty when there is nothing to say."""
 
@@ -132,6 +134,13 @@ class TablePlan:
     @property
     def warnings(self) -> tuple[str, ...]:
         return tuple(column.warning for column in self.columns if column.warning)
+
+    @property
+    def partial(self) -> tuple[str, ...]:
+        """Columns that an update may leave out: with REPLICA IDENTITY FULL the old row brings them."""
+        if self.relation.replica_identity == "f":
+            return ()
+        return tuple(column.name for column in self.columns if column.toastable)
 
     def relaxed(self, names: Iterable[str]) -> "TablePlan":
         """The plan with these columns nullable: the stream carries rows from before their NOT NULL."""
@@ -217,6 +226,7 @@ def plan_relation(
                 not_null=not_null,
                 storage=storage,
                 key=is_key,
+                toastable=toastable,
                 warning=_warning(relation.table, column.name, pg_type, value, options),
             )
         )

@@ -61,7 +61,7 @@ public class RowDecoder implements DeserializationSchema {
     }
 
     public void deserialize(byte[] message, Collector out) throws IOException {
-        GenericRowData row = (GenericRowData) deserialize(message);
+        GenericRowData row = (GenericRowData) deserialize(isGone(out) ? null : message);
         if (row == null) {
             return;
         }
@@ -70,6 +70,11 @@ public class RowDecoder implements DeserializationSchema {
             row.setField(commitTime, TimestampData.fromEpochMillis(recordOf(out).timestamp()));
         }
         out.collect(row);
+    }
+
+    /** Whether the row was deleted before its unchanged TOASTed cells could be read again: its delete follows. */
+    private boolean isGone(Collector out) throws IOException {
+        return upsert && recordOf(out).headers().lastHeader("gone") != null;
     }
 
     /** The Kafka record being read: the connector's collector holds it, and shows it only to metadata columns. */
