@@ -10,7 +10,7 @@ from tailrace.broker.coordinator.group_log import GroupLog
 from tailrace.broker.coordinator.internal_topic import CONSUMER_OFFSETS, TRANSACTION_STATE, InternalTopic
 from tailrace.broker.coordinator.rebalance import GroupLimits
 from tailrace.broker.coordinator.schemas import TxnMetadata, decode_txn_key
-from tailrace.broker.coordinator.transaction_log import Markers, StateLog
+from tailrace.broker.coordinator.transaction_log import Markers, ProducerIdBlocks, StateLog
 from tailrace.broker.coordinator.transactions import TransactionCoordinator, TransactionLimits
 from tailrace.broker.log import Flusher, LogManager, StorageFailure, SystemClock
 from tailrace.broker.records.record import Record, encode_batch
@@ -32,6 +32,7 @@ class Counters:
     connections: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    unsent_bytes: int = 0  # answered, and not taken by clients that read slowly; not in the status file
     produce_requests: int = 0
     fetch_requests: int = 0
 
@@ -67,8 +68,12 @@ class Broker:
         )
         self._state_topic = self._internal_topic(TRANSACTION_STATE, config.transaction_topic_partitions)
         self.transactions = TransactionCoordinator(
-            TransactionLimits(config.transaction_max_timeout_ms, config.transactional_id_expiration_ms),
-            StateLog(self._state_topic),
+            TransactionLimits(
+                config.transaction_max_timeout_ms,
+                config.transactional_id_expiration_ms,
+                config.transaction_version,
+            ),
+            StateLog(self._state_topic, value_version=min(config.transaction_version, 1)),
             Markers(
                 topics=self.topics,
                 logs=self.logs,
@@ -78,7 +83,7 @@ class Broker:
                     partition, producer_id, commit=commit
                 ),
             ),
-            self.topics.allocate_producer_id,
+            ProducerIdBlocks(self.topics),
             self.clock,
         )
         self._status = StatusFile(config.data_dir, "broker")

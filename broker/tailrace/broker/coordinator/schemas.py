@@ -163,13 +163,19 @@ class TxnMetadata:
     partitions: frozenset[tuple[str, int]]
     updated_at_ms: int
     started_at_ms: int
+    # value v1 only
+    previous_producer_id: int = -1
+    next_producer_id: int = -1
+    client_version: int = 0  # the transaction version (KIP-890) that ended it
 
-    def encode(self) -> bytes:
-        """TransactionLogValue v0; EMPTY has a null partition list, as Kafka writes it."""
+    def encode(self, version: int = 0) -> bytes:
+        """TransactionLogValue v0 or v1; EMPTY has a null partition list, as Kafka writes it."""
         empty = self.status is TxnStatus.EMPTY
         return encode_record(
             TransactionLogValue(
                 producer_id=self.producer_id,
+                previous_producer_id=self.previous_producer_id,
+                next_producer_id=self.next_producer_id,
                 producer_epoch=self.epoch,
                 transaction_timeout_ms=self.timeout_ms,
                 transaction_status=self.status.value,
@@ -180,7 +186,9 @@ class TxnMetadata:
                 ],
                 transaction_last_update_timestamp_ms=self.updated_at_ms,
                 transaction_start_timestamp_ms=self.started_at_ms,
-            )
+                client_transaction_version=self.client_version,
+            ),
+            version,
         )
 
     @classmethod
@@ -199,6 +207,9 @@ class TxnMetadata:
             ),
             value.transaction_last_update_timestamp_ms,
             value.transaction_start_timestamp_ms,
+            value.previous_producer_id,
+            value.next_producer_id,
+            value.client_transaction_version,
         )
 
 

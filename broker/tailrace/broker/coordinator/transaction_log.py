@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable
 
 from tailrace.broker.coordinator.internal_topic import CONSUMER_OFFSETS, InternalTopic, Receipt
 from tailrace.broker.coordinator.schemas import TxnMetadata, encode_txn_key
-from tailrace.broker.coordinator.transactions import CoordinatorLogError, Partition
+from tailrace.broker.coordinator.transaction import EPOCH_BUMP_VERSION, Partition
+from tailrace.broker.coordinator.transactions import CoordinatorLogError
 from tailrace.broker.log import Clock, Flusher, LogError, LogManager, PartitionLog
 from tailrace.broker.protocol import ErrorCode
 from tailrace.broker.topics import Topics
@@ -15,10 +16,11 @@ OnOffsetsEnd = Callable[[int, int, bool], None]
 
 
 class StateLog:
-    """The `TransactionLog` of a running broker."""
+    """The `TransactionLog` of a running broker; `value_version` 1 keeps what KIP-890 adds."""
 
-    def __init__(self, topic: InternalTopic) -> None:
+    def __init__(self, topic: InternalTopic, *, value_version: int = 0) -> None:
         self._topic = topic
+        self._value_version = value_version
 
     async def write(self, transactional_id: str, value: TxnMetadata) -> None:
         """Append one value at once, return when it is durable.  Raises CoordinatorLogError."""
@@ -30,10 +32,27 @@ class StateLog:
         self._topic.flush_soon(self._append(transactional_id, value))
 
     def _append(self, transactional_id: str, value: TxnMetadata | None) -> Receipt:
-        record = (encode_txn_key(transactional_id), None if value is None else value.encode())
+        record = (
+            encode_txn_key(transactional_id),
+            None if value is None else value.encode(self._value_version),
+        )
         crash_point("broker.before_transaction_state")
         try:
             return self._topic.append(self._topic.partition_of(transactional_id), [record])
+        except LogError as error:
+            raise CoordinatorLogError(str(error)) from error
+
+
+class ProducerIdBlocks:
+    """The `ProducerIds` of a running broker: from the catalog's reserved blocks."""
+
+    def __init__(self, topics: Topics) -> None:
+        self._topics = topics
+
+    def __call__(self) -> int:
+        """An id that was never given out.  Raises CoordinatorLogError."""
+        try:
+            return self._topics.allocate_producer_id()
         except LogError as error:
             raise CoordinatorLogError(str(error)) from error
 
@@ -57,7 +76,7 @@ class Markers:
         self._on_offsets_end = on_offsets_end
 
     async def write(
-        self, partitions: Iterable[Partition], producer_id: int, epoch: int, *, commit: bool
+        self, partitions: Iterable[Partition], producer_id: int, epoch: int, *, commit: bool, version: int = 0
     ) -> frozenset[Partition]:
         """Write a marker to every partition and make them durable together; returns those that failed."""
         crash_point("broker.before_markers")
@@ -66,6 +85,8 @@ class Markers:
         for topic, partition in partitions:
             try:
                 log = self._topics.log(topic, partition)
+                if version >= EPOCH_BUMP_VERSION:
+                    log.states.check_bumped_marker(producer_id, epoch)
                 result = log.append_marker(
                     producer_id,
                     epoch,

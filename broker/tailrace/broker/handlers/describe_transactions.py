@@ -3,7 +3,7 @@
 import re
 
 from tailrace.broker.coordinator.schemas import TxnStatus, by_topic
-from tailrace.broker.coordinator.transactions import Transaction
+from tailrace.broker.coordinator.transaction import Transaction
 from tailrace.broker.handlers.context import RequestContext
 from tailrace.broker.log import LogError
 from tailrace.broker.protocol import ErrorCode

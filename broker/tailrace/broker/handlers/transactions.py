@@ -24,6 +24,7 @@ from tailrace.broker.protocol.messages import (
 )
 
 _ADMIN_CLIENT = "__admin_client"
+_FIRST_VERSION_WITH_BUMP = 5
 
 
 def _in_version(context: RequestContext, error: ErrorCode, first_with_fenced: int) -> ErrorCode:
@@ -96,10 +97,14 @@ async def add_offsets_to_txn(
 
 async def end_txn(context: RequestContext, request: EndTxnRequest) -> EndTxnResponse:
     """Answered when the outcome and its markers are durable: a committed transaction is readable then."""
-    error = await context.broker.transactions.end(
-        request.transactional_id, request.producer_id, request.producer_epoch, commit=request.committed
+    ended = await context.broker.transactions.end(
+        request.transactional_id,
+        request.producer_id,
+        request.producer_epoch,
+        commit=request.committed,
+        bump=context.version >= _FIRST_VERSION_WITH_BUMP,
     )
-    return EndTxnResponse(0, _in_version(context, error, 2))
+    return EndTxnResponse(0, _in_version(context, ended.error, 2), ended.producer_id, ended.epoch)
 
 
 async def txn_offset_commit(

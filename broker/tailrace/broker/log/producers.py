@@ -23,6 +23,7 @@ from tailrace.broker.protocol.errors import ErrorCode
 from tailrace.broker.records.batch import MAX_SEQUENCE, BatchHeader
 
 KEPT_BATCHES = 5
+MAX_EPOCH = 32767
 
 _PREFIX = struct.Struct(">hI")
 _COUNT = struct.Struct(">i")
@@ -157,6 +158,21 @@ class ProducerStates:
             raise LogError(
                 ErrorCode.TRANSACTION_COORDINATOR_FENCED,
                 f"a marker of coordinator epoch {coordinator_epoch} after {producer.coordinator_epoch}",
+            )
+
+    def check_bumped_marker(self, producer_id: int, epoch: int) -> None:
+        """Raise INVALID_PRODUCER_EPOCH for a marker whose end did not raise the epoch (KIP-890, version 2).
+
+        The same epoch is a retry of the marker as long as no transaction is open (KAFKA-19999).
+        """
+        producer = self.by_id.get(producer_id)
+        if producer is None or epoch > producer.epoch:
+            return
+        retried = epoch == producer.epoch and (producer.transaction_start < 0 or epoch == MAX_EPOCH)
+        if not retried:
+            raise LogError(
+                ErrorCode.INVALID_PRODUCER_EPOCH,
+                f"a marker of epoch {epoch} for producer {producer_id}, which is at {producer.epoch} already",
             )
 
     def note(self, header: BatchHeader, base_offset: int, seen_ms: int) -> None:

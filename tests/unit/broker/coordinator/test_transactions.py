@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tailrace.broker.coordinator.schemas import TxnMetadata, TxnStatus
+from tailrace.broker.coordinator.transaction import Partition, ProducerIdentity
 from tailrace.broker.coordinator.transactions import (
     CoordinatorLogError,
-    Partition,
-    ProducerIdentity,
     TransactionCoordinator,
     TransactionLimits,
 )
@@ -26,8 +25,14 @@ A, B = ("a", 0), ("b", 3)
 class World:
     """What a coordinator is given, in memory: clock, log, markers; `gate` holds durability back."""
 
-    def __init__(self, log: "list[tuple[str, TxnMetadata | None]] | None" = None) -> None:
-        self.now = 1_000_000
+    def __init__(
+        self,
+        log: "list[tuple[str, TxnMetadata | None]] | None" = None,
+        *,
+        now: int = 1_000_000_000_000,
+        version: int = 0,
+    ) -> None:
+        self.now = now
         self.log = list(log or [])
         self.markers: list[tuple[Partition, int, int, bool]] = []
         self.events: list[str] = []
@@ -36,7 +41,11 @@ class World:
         self.gate: asyncio.Event | None = None
         self.next_id = 100 * (1 + len(self.log))
         self.coordinator = TransactionCoordinator(
-            TransactionLimits(max_timeout_ms=900_000), self, MemoryMarkers(self), self._allocate, self
+            TransactionLimits(max_timeout_ms=900_000, version=version),
+            self,
+            MemoryMarkers(self),
+            self._allocate,
+            self,
         )
         for transactional_id, value in self.log:
             self.coordinator.replay(transactional_id, value)
@@ -45,6 +54,8 @@ class World:
         return self.now
 
     def _allocate(self) -> int:
+        if self.full:
+            raise CoordinatorLogError("disk full")
         self.next_id += 1
         return self.next_id
 
@@ -72,7 +83,7 @@ class World:
         return made
 
     async def end(self, who: ProducerIdentity, *, commit: bool = True) -> ErrorCode:
-        return await self.coordinator.end(ID, who.producer_id, who.epoch, commit=commit)
+        return (await self.coordinator.end(ID, who.producer_id, who.epoch, commit=commit)).error
 
     @property
     def state(self) -> TxnMetadata:
@@ -92,7 +103,7 @@ class MemoryMarkers:
         self._world = world
 
     async def write(
-        self, partitions: Iterable[Partition], producer_id: int, epoch: int, *, commit: bool
+        self, partitions: Iterable[Partition], producer_id: int, epoch: int, *, commit: bool, version: int
     ) -> frozenset[Partition]:
         wanted = frozenset(partitions)
         failed = wanted & self._world.unreachable
@@ -284,16 +295,21 @@ def test_a_prepared_transaction_is_finished_after_a_restart(commit: bool) -> Non
     asyncio.run(story())
 
 
-def test_markers_that_cannot_be_written_are_tried_again() -> None:
+@pytest.mark.parametrize("by_itself", [True, False])
+def test_an_end_is_not_confirmed_before_every_marker_is_there(by_itself: bool) -> None:
     async def story(world: World) -> None:
         who = await world.begin()
         world.unreachable = {B}
-        assert await world.end(who) is ErrorCode.NONE  # the outcome is durable
         assert await world.end(who) is ErrorCode.CONCURRENT_TRANSACTIONS
-        world.unreachable = set()
+        assert await world.end(who) is ErrorCode.CONCURRENT_TRANSACTIONS
         await world.coordinator.tick()
-        assert (B, who.producer_id, who.epoch, True) in world.markers
+        assert world.markers == [(A, who.producer_id, who.epoch, True)]
+        world.unreachable = set()
+        if by_itself:
+            await world.coordinator.tick()
+            assert world.state.status is TxnStatus.COMPLETE_COMMIT
         assert await world.end(who) is ErrorCode.NONE
+        assert world.markers == [(p, who.producer_id, who.epoch, True) for p in (A, B)]
 
     run(story)
 
@@ -308,6 +324,50 @@ def test_a_full_disk_changes_nothing_and_can_be_retried() -> None:
         assert await world.end(who) is ErrorCode.NONE
 
     run(story)
+
+
+def test_a_timeout_that_meets_a_commit_leaves_it_alone() -> None:
+    async def story(world: World) -> None:
+        who = await world.begin()
+        world.now += TIMEOUT_MS + 1
+        _, ended = await asyncio.gather(world.coordinator.tick(), world.end(who))
+        assert ended is ErrorCode.NONE
+        assert world.state.status is TxnStatus.COMPLETE_COMMIT
+        assert [commit for *_, commit in world.markers] == [True, True]
+
+    run(story)
+
+
+def test_a_producer_id_that_cannot_be_reserved_is_asked_for_again() -> None:
+    async def story(world: World) -> None:
+        world.full = True
+        assert (await world.init()).error is ErrorCode.COORDINATOR_NOT_AVAILABLE
+        assert (
+            await world.coordinator.init_producer_id(None, 0)
+        ).error is ErrorCode.COORDINATOR_NOT_AVAILABLE
+        world.full = False
+        assert (await world.init()).error is ErrorCode.NONE
+
+    run(story)
+
+
+@pytest.mark.parametrize("year_ms", [365 * 86_400_000, -365 * 86_400_000])
+def test_a_clock_that_jumped_while_the_broker_was_down_ends_nothing_and_delays_nothing(year_ms: int) -> None:
+    async def story() -> None:
+        before = World()
+        await before.begin()
+        after = World(before.log, now=before.now + year_ms)
+        after.now += TIMEOUT_MS
+        await after.coordinator.tick()
+        assert after.events[-1:] != ["COMPLETE_ABORT"]
+        after.now += 1
+        await after.coordinator.tick()
+        assert after.events[-1] == "COMPLETE_ABORT"
+        idle = World(after.log, now=after.now + year_ms)
+        await idle.coordinator.tick()
+        assert idle.states()
+
+    asyncio.run(story())
 
 
 def test_an_idle_id_is_forgotten_but_never_an_open_one() -> None:
@@ -355,10 +415,10 @@ _STEPS = st.lists(
 
 
 @settings(max_examples=200, deadline=None)
-@given(_STEPS)
-def test_live_state_is_what_a_restart_replays(steps: list[tuple[str, str, Partition]]) -> None:
+@given(_STEPS, st.sampled_from([0, 2]))
+def test_live_state_is_what_a_restart_replays(steps: list[tuple[str, str, Partition]], version: int) -> None:
     async def story() -> None:
-        world = World()
+        world = World(version=version)
         coordinator = world.coordinator
         newest: dict[str, ProducerIdentity] = {}
         for step, name, partition in steps:
@@ -378,9 +438,13 @@ def test_live_state_is_what_a_restart_replays(steps: list[tuple[str, str, Partit
                 world.full = not world.full
             else:
                 epoch = who.epoch - (step == "old commit")
-                await coordinator.end(name, who.producer_id, epoch, commit=step != "abort")
+                ended = await coordinator.end(
+                    name, who.producer_id, epoch, commit=step != "abort", bump=version == 2
+                )
+                if version == 2 and ended.error is ErrorCode.NONE:
+                    newest[name] = ended
         assert World(world.log).states() == world.states()
-        decoded = [(name, value and TxnMetadata.decode(value.encode())) for name, value in world.log]
+        decoded = [(name, value and TxnMetadata.decode(value.encode(version // 2))) for name, value in world.log]
         assert World(decoded).states() == world.states()
 
     asyncio.run(story())
