@@ -13,7 +13,6 @@ What a rewritten group keeps:
 Batches keep base offset, last offset and producer fields, so offsets never move.
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,12 +62,12 @@ def read_keys(work: Round) -> LatestOffsets:
 
 def rewrite(work: Round, latest: LatestOffsets, group: list[Segment]) -> Path:
     """Write what is kept of a group, durably, into a directory beside the log.  In a worker thread."""
-    directory = group[0].directory / CLEANING
-    directory.mkdir(exist_ok=True)
-    target = Segment(directory, group[0].base_offset, create=True, created_ms=work.now_ms)
+    disk, directory = group[0].disk, group[0].directory / CLEANING
+    disk.make_directory(directory)
+    target = Segment(disk, directory, group[0].base_offset, create=True, created_ms=work.now_ms)
     try:
         target.restart()
-        os.ftruncate(target.file.fd, 0)
+        disk.truncate(target.file.fd, 0)
         aborted = {entry.last_offset: entry for segment in group for entry in segment.aborted.entries}
         for segment in group:
             for header, batch in _batches(segment, work):
@@ -81,9 +80,8 @@ def rewrite(work: Round, latest: LatestOffsets, group: list[Segment]) -> Path:
                 if header.is_control and header.last_offset in aborted:
                     target.aborted.add(aborted[header.last_offset])
         for path in [target.file.path, *target.finish_indexes()]:
-            sync_file(path)
-        modified = os.fstat(group[-1].file.fd).st_mtime_ns
-        os.utime(target.file.path, ns=(modified, modified))
+            sync_file(disk, path)
+        disk.set_modified_ns(target.file.fd, disk.modified_ns(group[-1].file.fd))
     finally:
         target.close()
     return directory

@@ -1,7 +1,9 @@
-"""Files that must survive a power cut: open files with users, whole-file replacement, directory entries."""
+"""Files that must survive a power cut: open files with users, whole-file replacement, checkpoints."""
 
-import os
+import errno
 from pathlib import Path
+
+from tailrace.broker.log.disk import Disk
 
 
 class LogFile:
@@ -11,11 +13,12 @@ class LogFile:
     hand the descriptor's number to somebody else.  `pin` and `release` are called on the event loop.
     """
 
-    __slots__ = ("_closing", "_pins", "fd", "path")
+    __slots__ = ("_closing", "_pins", "disk", "fd", "path")
 
-    def __init__(self, path: Path, *, create: bool = False) -> None:
+    def __init__(self, disk: Disk, path: Path, *, create: bool = False) -> None:
+        self.disk = disk
         self.path = path
-        self.fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o644)
+        self.fd = disk.open(path, create=create)
         self._pins = 0
         self._closing = False
 
@@ -35,42 +38,63 @@ class LogFile:
                 self._close()
 
     def _close(self) -> None:
-        os.close(self.fd)
+        self.disk.close(self.fd)
         self.fd = -1  # whoever still comes gets EBADF, not another file
 
 
-def sync_directory(directory: Path) -> None:
+def sync_directory(disk: Disk, directory: Path) -> None:
     """Make created, renamed and removed names of `directory` durable."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = disk.open_directory(directory)
     try:
-        os.fsync(fd)
+        disk.fsync(fd)
     finally:
-        os.close(fd)
+        disk.close(fd)
 
 
-def sync_file(path: Path) -> None:
+def sync_file(disk: Disk, path: Path) -> None:
     """Make the content of a closed file durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = disk.open(path)
     try:
-        os.fsync(fd)
+        disk.fdatasync(fd)
     finally:
-        os.close(fd)
+        disk.close(fd)
 
 
-def replace_file(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Put `content` at `path`: readers see the whole old or the whole new file, also after a crash."""
+def read_file(disk: Disk, path: Path) -> bytes:
+    """The whole content of a file."""
+    fd = disk.open(path)
+    try:
+        return disk.read(fd, disk.size(fd), 0)
+    finally:
+        disk.close(fd)
+
+
+def write_whole(disk: Disk, fd: int, content: bytes, at: int) -> None:
+    """Write all of `content` at `at`.  Raises OSError, also where the disk took only a part of it."""
+    if disk.write(fd, [content], at) != len(content):
+        raise OSError(errno.ENOSPC, "short write")
+
+
+def replace_file(disk: Disk, path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Put `content` at `path`: readers see the whole old or the whole new file, also after a crash.
+
+    Without `durable` a crash may also leave a damaged one.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
+    fd = disk.open(temporary, create=True)
+    try:
+        disk.truncate(fd, 0)
+        write_whole(disk, fd, content, 0)
         if durable:
-            os.fsync(file.fileno())
-    temporary.rename(path)
+            disk.fdatasync(fd)
+    finally:
+        disk.close(fd)
+    disk.rename(temporary, path)
     if durable:
-        sync_directory(path.parent)
+        sync_directory(disk, path.parent)
 
 
-def read_checkpoint(path: Path, columns: int) -> list[list[str]]:
+def read_checkpoint(disk: Disk, path: Path, columns: int) -> list[list[str]]:
     """Rows of one of Kafka's checkpoint files; a missing file has none.
 
         0                      version
@@ -80,7 +104,7 @@ def read_checkpoint(path: Path, columns: int) -> list[list[str]]:
     Raises ValueError for anything else.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = read_file(disk, path).decode().splitlines()
     except FileNotFoundError:
         return []
     if len(lines) < 2 or lines[0] != "0" or int(lines[1]) != len(lines) - 2:

@@ -9,6 +9,7 @@
 from itertools import pairwise
 from pathlib import Path
 
+from tailrace.broker.log.disk import Disk
 from tailrace.broker.log.durable import checkpoint_content, read_checkpoint, replace_file
 
 FILE_NAME = "leader-epoch-checkpoint"
@@ -17,14 +18,15 @@ FILE_NAME = "leader-epoch-checkpoint"
 class LeaderEpochs:
     """Start offsets by epoch, ascending in both."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, disk: Disk, directory: Path) -> None:
+        self._disk = disk
         self._path = directory / FILE_NAME
         self.starts: dict[int, int] = {}
         self.written = True  # whether the file says the same
 
     def load(self) -> None:
         """Read the file.  Raises ValueError when it is damaged."""
-        self.starts = {int(epoch): int(start) for epoch, start in read_checkpoint(self._path, 2)}
+        self.starts = {int(epoch): int(start) for epoch, start in read_checkpoint(self._disk, self._path, 2)}
 
     def note(self, epoch: int, offset: int) -> None:
         """A batch of `epoch` stands at `offset`."""
@@ -67,5 +69,5 @@ class LeaderEpochs:
         if self.written:
             return
         rows = [f"{epoch} {start}" for epoch, start in self.starts.items()]
-        replace_file(self._path, checkpoint_content(rows), durable=durable)
+        replace_file(self._disk, self._path, checkpoint_content(rows), durable=durable)
         self.written = True

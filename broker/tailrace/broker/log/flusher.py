@@ -17,6 +17,7 @@ class Flusher:
 
     `on_high_watermark(partition)` is called on the loop after each move (waiting fetches wake there).
     `on_failure(error)` is called once when fsync failed: the server must stop serving and exit.
+    `page_cache`: what is written counts as durable at once, as Kafka's default has it; a power cut loses it.
     All methods are called on one event loop.
     """
 
@@ -26,9 +27,11 @@ class Flusher:
         on_high_watermark: Callable[[PartitionLog], None],
         on_failure: Callable[[StorageFailure], None],
         threads: int = 4,
+        page_cache: bool = False,
     ) -> None:
         self._on_high_watermark = on_high_watermark
         self._on_failure = on_failure
+        self._page_cache = page_cache
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="fdatasync")
         self._dirty: dict[PartitionLog, None] = {}
         self._waiters: list[asyncio.Future[None]] = []
@@ -37,6 +40,11 @@ class Flusher:
 
     def request(self, partitions: Iterable[PartitionLog]) -> None:
         """Have these partitions flushed soon, without waiting (acks=0)."""
+        if self._page_cache:
+            for partition in partitions:
+                if partition.expose(partition.log_end_offset):
+                    asyncio.get_running_loop().call_soon(self._on_high_watermark, partition)
+            return
         self._dirty.update(dict.fromkeys(partitions))
         if self._rounds is None and self._dirty and self._failure is None:
             self._rounds = asyncio.get_running_loop().create_task(self._run())
@@ -47,6 +55,9 @@ class Flusher:
             raise self._failure
         behind = [partition for partition, end in targets if partition.high_watermark < end]
         if not behind:
+            return
+        if self._page_cache:
+            self.request(behind)
             return
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
@@ -60,28 +71,36 @@ class Flusher:
         self._pool.shutdown()
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._dirty:
-            dirty, self._dirty = self._dirty, {}
-            waiters, self._waiters = self._waiters, []
-            rounds = [(partition, partition.begin_sync()) for partition in dirty]
-            started = [(partition, sync) for partition, sync in rounds if sync is not None]
-            done = await asyncio.gather(
-                *(loop.run_in_executor(self._pool, sync.run) for _, sync in started), return_exceptions=True
-            )
-            failed = next((error for error in done if error is not None), None)
-            if failed is not None:
-                self._fail(failed, waiters)
-                return
-            for partition, sync in started:
-                if partition.finish_sync(sync):
-                    loop.call_soon(self._on_high_watermark, partition)
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
+        """Rounds until nothing is dirty.  Whatever goes wrong is told to everybody who waits."""
+        waiters: list[asyncio.Future[None]] = []
+        try:
+            while self._dirty:
+                dirty, self._dirty = self._dirty, {}
+                waiters, self._waiters = self._waiters, []
+                await self._sync(dirty)
+                for waiter in waiters:
+                    if not waiter.done():
+                        waiter.set_result(None)
+        except Exception as error:  # noqa: BLE001 - a flusher that ends silently leaves producers waiting for ever
+            self._fail(error, waiters)
+            return
         self._rounds = None
 
-    def _fail(self, error: BaseException, waiters: list[asyncio.Future[None]]) -> None:
+    async def _sync(self, dirty: Iterable[PartitionLog]) -> None:
+        loop = asyncio.get_running_loop()
+        rounds = [(partition, partition.begin_sync()) for partition in dirty]
+        started = [(partition, sync) for partition, sync in rounds if sync is not None]
+        done = await asyncio.gather(
+            *(loop.run_in_executor(self._pool, sync.run) for _, sync in started), return_exceptions=True
+        )
+        failed = next((error for error in done if error is not None), None)
+        if failed is not None:
+            raise failed
+        for partition, sync in started:
+            if partition.finish_sync(sync):
+                loop.call_soon(self._on_high_watermark, partition)
+
+    def _fail(self, error: Exception, waiters: list[asyncio.Future[None]]) -> None:
         self._failure = StorageFailure(
             f"making the log durable failed: {error}",
             fix="Check the disk; the broker recovers its logs when it is started again",

@@ -8,14 +8,14 @@
 Look-ups are binary searches by pread: no memory per segment, no mapping to keep alive.
 """
 
-import errno
-import os
 import struct
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from tailrace.broker.log.disk import Disk
+from tailrace.broker.log.durable import read_file, write_whole
 from tailrace.broker.log.producers import EndedTransaction
 
 INDEX_INTERVAL_BYTES = 4096
@@ -28,7 +28,8 @@ _ABORTED = struct.Struct(">hqqqq")
 class EntryFile:
     """A file of fixed-size entries in ascending order, opened on first use."""
 
-    def __init__(self, path: Path, entry: struct.Struct) -> None:
+    def __init__(self, disk: Disk, path: Path, entry: struct.Struct) -> None:
+        self._disk = disk
         self.path = path
         self.count = 0
         self._entry = entry
@@ -36,23 +37,21 @@ class EntryFile:
 
     def load(self) -> bool:
         """Take over what is on disk; False when the file is missing or its size is not whole entries."""
-        try:
-            size = self.path.stat().st_size
-        except FileNotFoundError:
+        if not self._disk.exists(self.path):
             self.count = 0
             return False
+        size = self._disk.size(self._descriptor())
         self.count, rest = divmod(size, self._entry.size)
         return rest == 0
 
     def add(self, *fields: int) -> None:
         """Append one entry.  After an OSError the entry does not exist."""
         content = self._entry.pack(*fields)
-        if os.pwrite(self._descriptor(), content, self.count * self._entry.size) != len(content):
-            raise OSError(errno.ENOSPC, "short write", str(self.path))
+        write_whole(self._disk, self._descriptor(), content, self.count * self._entry.size)
         self.count += 1
 
     def entry(self, number: int) -> tuple[int, ...]:
-        data = os.pread(self._descriptor(), self._entry.size, number * self._entry.size)
+        data = self._disk.read(self._descriptor(), self._entry.size, number * self._entry.size)
         return self._entry.unpack(data)
 
     def floor(self, column: int, wanted: int) -> tuple[int, ...] | None:
@@ -72,29 +71,29 @@ class EntryFile:
 
     def clear(self) -> None:
         self.count = 0
-        os.ftruncate(self._descriptor(), 0)
+        self._disk.truncate(self._descriptor(), 0)
 
     def trim(self) -> None:
         """Cut what a failed `add` left behind."""
-        os.ftruncate(self._descriptor(), self.count * self._entry.size)
+        self._disk.truncate(self._descriptor(), self.count * self._entry.size)
 
     def close(self) -> None:
         """Give the descriptor back; the next use opens the file again."""
         if self._fd >= 0:
-            os.close(self._fd)
+            self._disk.close(self._fd)
             self._fd = -1
 
     def _descriptor(self) -> int:
         if self._fd < 0:
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._fd = self._disk.open(self.path, create=True)
         return self._fd
 
 
 class OffsetIndex:
     """Offset to file position; an entry names a batch by its last offset."""
 
-    def __init__(self, path: Path, base_offset: int) -> None:
-        self.file = EntryFile(path, _OFFSET)
+    def __init__(self, disk: Disk, path: Path, base_offset: int) -> None:
+        self.file = EntryFile(disk, path, _OFFSET)
         self._base = base_offset
 
     def add(self, last_offset: int, position: int) -> None:
@@ -122,8 +121,8 @@ class OffsetIndex:
 class TimeIndex:
     """Greatest timestamp so far to the last offset of the batch that brought it."""
 
-    def __init__(self, path: Path, base_offset: int) -> None:
-        self.file = EntryFile(path, _TIME)
+    def __init__(self, disk: Disk, path: Path, base_offset: int) -> None:
+        self.file = EntryFile(disk, path, _TIME)
         self._base = base_offset
         self.last_timestamp = -1
 
@@ -176,16 +175,17 @@ class AbortedIndex:
     segment may count as recovered.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, disk: Disk, path: Path) -> None:
         self.entries: list[AbortedTransaction] = []
         self._path = path
         self._written = 0
 
     def load(self) -> bool:
+        self._disk = disk
         """Read the file.  False when it is missing or damaged: every segment has one, even an empty one."""
         self.entries = []
         try:
-            data = self._path.read_bytes()
+            data = read_file(self._disk, self._path)
         except FileNotFoundError:
             return False
         if len(data) % _ABORTED.size:
@@ -209,23 +209,23 @@ class AbortedIndex:
 
     def trim(self) -> None:
         """Write what is missing, and cut what a failed write left behind.  Raises OSError."""
-        self._write()
-        os.truncate(self._path, len(self.entries) * _ABORTED.size)
+        self._write(cut=True)
 
     def clear(self) -> None:
         self.entries = []
         self._written = 0
-        self._path.write_bytes(b"")
+        self._write(cut=True)
 
-    def _write(self) -> None:
+    def _write(self, *, cut: bool = False) -> None:
         missing = self.entries[self._written :]
-        if not missing:
+        if not missing and not cut:
             return
-        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = self._disk.open(self._path, create=True)
         try:
             content = b"".join(_ABORTED.pack(0, *entry) for entry in missing)
-            if os.pwrite(fd, content, self._written * _ABORTED.size) != len(content):
-                raise OSError(errno.ENOSPC, "short write", str(self._path))
+            write_whole(self._disk, fd, content, self._written * _ABORTED.size)
+            if cut:
+                self._disk.truncate(fd, len(self.entries) * _ABORTED.size)
         finally:
-            os.close(fd)
+            self._disk.close(fd)
         self._written = len(self.entries)

@@ -3,18 +3,16 @@
 import asyncio
 import errno
 import logging
-import shutil
-import struct
-import threading
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tailrace.broker.log import checkpoints
+from tailrace.broker.log.cleaner import Cleaner, drop_files
 from tailrace.broker.log.clock import Clock, SystemClock
-from tailrace.broker.log.compaction_plan import plan
 from tailrace.broker.log.config import DAY_MS, TopicConfig
+from tailrace.broker.log.disk import Disk, LocalDisk
 from tailrace.broker.log.durable import sync_directory, sync_file
 from tailrace.broker.log.errors import DamagedLogError, LogError, StorageFailure
 from tailrace.broker.log.partition import PartitionLog, sync_all
@@ -23,10 +21,8 @@ from tailrace.broker.log.recovery import Durable, recover
 from tailrace.broker.log.retention import expired_segments
 from tailrace.broker.log.segment import Segment
 from tailrace.broker.log.snapshots import remove_snapshots, write_snapshot
-from tailrace.broker.log.swap import exchange
 from tailrace.broker.protocol.errors import ErrorCode
 from tailrace.changes import crash_point
-from tailrace.changes.errors import TailraceError
 
 CRASH_POINTS = (
     "broker.log.before_retention_delete",
@@ -63,22 +59,18 @@ class LogManager:
     Raises ConfigError when another process holds the directory.
     """
 
-    def __init__(self, data_dir: Path, *, clock: Clock | None = None) -> None:
+    def __init__(self, data_dir: Path, *, clock: Clock | None = None, disk: Disk | None = None) -> None:
         self.data_dir = data_dir
         self.clock: Clock = clock or SystemClock()
-        self._lock = checkpoints.DirectoryLock(data_dir)
+        self.disk: Disk = disk or LocalDisk()
+        self._lock = checkpoints.DirectoryLock(self.disk, data_dir)
+        self._checkpoints = checkpoints.OffsetCheckpoints(self.disk, data_dir)
+        self._cleaner = Cleaner(self.disk, self._checkpoints, self.clock)
         self._logs: dict[_Key, PartitionLog] = {}
         self._offline: dict[_Key, str] = {}
-        self._recovery_points: checkpoints.Offsets = {}
-        self._written_points: checkpoints.Offsets = {}
-        self._log_starts: checkpoints.Offsets = {}
-        self._cleaned: checkpoints.Offsets = {}
-        self._uncleanable: set[_Key] = set()
-        self._stopping = threading.Event()
         self._leader_epoch = 0
         self._doomed: list[Path] = []
         self._checkpoint_due_ms = 0
-        self._writing = threading.Lock()
 
     @property
     def leader_epoch(self) -> int:
@@ -91,49 +83,43 @@ class LogManager:
         Directories that no spec names are left alone, with a warning.
         """
         specs = {(spec.topic, spec.partition): spec for spec in partitions}
-        clean = checkpoints.take_clean_shutdown(self.data_dir)
-        points = checkpoints.read_offsets(self.data_dir / checkpoints.RECOVERY_POINTS)
-        fresh = not any(spec.created for spec in specs.values())
-        cleaned = checkpoints.read_offsets(self.data_dir / checkpoints.CLEANED) or {}
-        starts = checkpoints.read_offsets(self.data_dir / checkpoints.LOG_STARTS) or {}
-        # what is left of a deleted topic must not count for a new one of its name
-        kept = {key for key, spec in specs.items() if spec.created}
-        self._recovery_points = {key: point for key, point in (points or {}).items() if key in kept}
-        self._log_starts = {key: start for key, start in starts.items() if key in kept}
-        self._cleaned = {key: offset for key, offset in cleaned.items() if key in kept}
-        last_epoch = checkpoints.read_leader_epoch(self.data_dir)
-        for path in self.data_dir.glob("*" + _DELETED):
-            shutil.rmtree(path)
+        clean = checkpoints.take_clean_shutdown(self.disk, self.data_dir)
+        created = {key for key, spec in specs.items() if spec.created}
+        known = self._checkpoints.load(created) or not created
+        last_epoch = checkpoints.read_leader_epoch(self.disk, self.data_dir)
+        for name in self.disk.names(self.data_dir):
+            if name.endswith(_DELETED):
+                self.disk.remove_tree(self.data_dir / name)
         for key, spec in specs.items():
             durable = Durable(
-                recovery_point=self._recovery_points.get(key, 0),
-                log_start=self._log_starts.get(key, 0),
+                recovery_point=self._checkpoints.recovery_points.get(key, 0),
+                log_start=self._checkpoints.log_starts.get(key, 0),
                 clean=clean,
-                known=points is not None or fresh,
+                known=known,
                 newest_epoch=_NO_BOUND if last_epoch is None else last_epoch,
             )
             self._open_one(spec, durable)
         self._warn_of_strays(specs)
-        known = [log.leader_epoch for log in self._logs.values()]
-        last_epoch = max(known, default=-1) if last_epoch is None else last_epoch
+        if last_epoch is None:
+            last_epoch = max((log.leader_epoch for log in self._logs.values()), default=-1)
         self._leader_epoch = max(last_epoch + (not clean), 0)
-        checkpoints.write_leader_epoch(self.data_dir, self._leader_epoch)
+        checkpoints.write_leader_epoch(self.disk, self.data_dir, self._leader_epoch)
         for log in self._logs.values():
             log.epochs.write(durable=True)
         self._move_recovery_points()
-        self._write_recovery_points()
+        self._checkpoints.write_recovery_points()
 
     def _open_one(self, spec: PartitionSpec, durable: Durable) -> PartitionLog | None:
         key = spec.topic, spec.partition
         directory = self._directory(*key)
         try:
-            if not directory.exists() and spec.created:
+            if not self.disk.exists(directory) and spec.created:
                 raise DamagedLogError(
                     f"the directory {directory} is missing",
                     fix="Restore it from a copy, or delete the topic",
                 )
-            claim(directory, spec.topic_id, created=spec.created)
-            found = recover(directory, durable, self.clock)
+            claim(self.disk, directory, spec.topic_id, created=spec.created)
+            found = recover(self.disk, directory, durable, self.clock)
         except (DamagedLogError, OSError) as error:
             _log.error("partition %s-%d is offline: %s", *key, error)
             self._offline[key] = str(error)
@@ -152,9 +138,9 @@ class LogManager:
 
     def _warn_of_strays(self, specs: dict[_Key, PartitionSpec]) -> None:
         known = {f"{topic}-{partition}" for topic, partition in specs}
-        for path in sorted(self.data_dir.iterdir()):
-            if (path / METADATA).exists() and path.name not in known:
-                _log.warning("%s belongs to no topic and is left alone", path)
+        for name in self.disk.names(self.data_dir):
+            if name not in known and self.disk.exists(self.data_dir / name / METADATA):
+                _log.warning("%s belongs to no topic and is left alone", self.data_dir / name)
 
     def create(self, spec: PartitionSpec) -> PartitionLog:
         """Make a new, empty partition; durable on return.  Raises LogError: KAFKA_STORAGE_ERROR."""
@@ -172,24 +158,21 @@ class LogManager:
         """
         key = topic, partition
         directory = self._directory(topic, partition)
-        if directory.exists() and not belongs(directory, topic_id):
+        if self.disk.exists(directory) and not belongs(self.disk, directory, topic_id):
             return
         log = self._logs.pop(key, None)
         if log is not None:
             log.close()
         self._offline.pop(key, None)
-        self._recovery_points.pop(key, None)
-        self._cleaned.pop(key, None)
-        self._uncleanable.discard(key)
+        self._cleaner.forget(key)
         try:
-            if self._log_starts.pop(key, None) is not None:
-                checkpoints.write_offsets(self.data_dir / checkpoints.LOG_STARTS, self._log_starts)
-            self._write_recovery_points()
+            self._checkpoints.forget(key)
             crash_point("broker.log.before_partition_delete")
-            if directory.exists():
+            if self.disk.exists(directory):
                 away = self.data_dir / f"{directory.name}.{uuid.uuid4().hex}{_DELETED}"
-                self._doomed.append(directory.rename(away))
-                sync_directory(self.data_dir)
+                self.disk.rename(directory, away)
+                self._doomed.append(away)
+                sync_directory(self.disk, self.data_dir)
         except OSError as error:
             raise LogError(
                 ErrorCode.KAFKA_STORAGE_ERROR, f"cannot remove {directory}: {error.strerror}"
@@ -225,10 +208,13 @@ class LogManager:
 
         Raises LogError: OFFSET_OUT_OF_RANGE, KAFKA_STORAGE_ERROR, and what `get` raises.
         """
-        start = self.get(topic, partition).advance_log_start(before)
-        self._log_starts[topic, partition] = start
+        log = self.get(topic, partition)
+        start = log.advance_log_start(before)
+        self._checkpoints.log_starts[topic, partition] = start
         try:
-            checkpoints.write_offsets(self.data_dir / checkpoints.LOG_STARTS, self._log_starts)
+            if start > log.durable_end:
+                sync_all(log)  # the log may not end before it begins
+            self._checkpoints.write_log_starts()
         except OSError as error:
             raise LogError(
                 ErrorCode.KAFKA_STORAGE_ERROR, f"cannot write to {self.data_dir}: {error.strerror}"
@@ -252,7 +238,7 @@ class LogManager:
                         await self.compact(log)
             doomed, self._doomed = self._doomed, []
             for directory in doomed:
-                await asyncio.to_thread(shutil.rmtree, directory)
+                await asyncio.to_thread(self.disk.remove_tree, directory)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EFBIG):
                 raise StorageFailure(
@@ -266,96 +252,70 @@ class LogManager:
             return
         if count == len(log.segments):
             log.roll()
+        # first the offset, durably: of the names that go, a crash may keep any
+        await self._move_log_start(log, log.segments[count].base_offset)
+        if log.closed:
+            return
         crash_point("broker.log.before_retention_delete")
         away: list[Path] = []
         for segment in log.replace_segments(0, count, []):  # oldest first: a crash leaves no hole
             away += segment.renamed_away()
             crash_point("broker.log.retention_renamed")
         _log.info("%r gave up %d segments", log, count)
-        await asyncio.to_thread(_unlink, away)
+        await asyncio.to_thread(drop_files, self.disk, log.directory, away)
+
+    async def _move_log_start(self, log: PartitionLog, start: int) -> None:
+        await self._sync(log, start)
+        key = log.topic, log.partition
+        if start > self._checkpoints.log_starts.get(key, 0):
+            self._checkpoints.log_starts[key] = start
+            await asyncio.to_thread(self._checkpoints.write_log_starts)
+
+    async def _sync(self, log: PartitionLog, end: int) -> None:
+        """Make the log durable up to `end`, where the Flusher does not (`durability: page_cache`)."""
+        if log.durable_end < end <= log.high_watermark and (sync := log.begin_sync()) is not None:
+            await asyncio.to_thread(sync.run)
+            log.finish_sync(sync)
 
     async def checkpoint(self) -> None:
         """Make the indexes of finished segments durable and move the recovery points.  Raises OSError."""
         for log in self.partitions():
+            await self._sync(log, log.high_watermark)
             for segment in log.segments[:-1]:
                 if not segment.indexes_synced and not log.closed:
-                    await _sync_indexes(segment)
+                    await _sync_indexes(self.disk, segment)
             if log.closed:
                 continue  # its topic was deleted meanwhile
             log.epochs.write(durable=True)
-            remove_snapshots(log.directory, keep={segment.base_offset for segment in log.segments})
+            remove_snapshots(self.disk, log.directory, keep={segment.base_offset for segment in log.segments})
         crash_point("broker.log.before_checkpoint")
         if self._move_recovery_points():
-            await asyncio.to_thread(self._write_recovery_points)
+            await asyncio.to_thread(self._checkpoints.write_recovery_points)
         crash_point("broker.log.after_checkpoint")
 
     async def compact(self, log: PartitionLog) -> bool:
-        """Rewrite the segments of `log` if enough of them is dirty; whether it did.  Raises OSError.
-
-        Only below the recovery point on disk, so after a checkpoint.
-        """
-        key = log.topic, log.partition
-        cleaned_to, durable_to = self._cleaned.get(key, 0), self._written_points.get(key, 0)
-        if key in self._uncleanable:
-            return False
-        work = plan(log, cleaned_to, durable_to, self.clock.now_ms(), self._stopping)
-        if work is None:
-            return False
-        # Numba costs 80 MB: only brokers that compact pay
-        from tailrace.broker.log.compaction import CompactionStopped, read_keys, rewrite
-
-        segments = work.segments
-        for segment in segments:
-            segment.file.pin()
-        try:
-            latest = await asyncio.to_thread(read_keys, work)
-            for group in work.groups:
-                cleaned = await asyncio.to_thread(rewrite, work, latest, group)
-                if log.closed:
-                    return False
-                replacement, away = exchange(group, cleaned, self.clock.now_ms())
-                log.replace_segments(log.segments.index(group[0]), len(group), [replacement])
-                await asyncio.to_thread(_unlink, away)
-        except CompactionStopped:
-            return False
-        except FileNotFoundError:
-            if not log.closed:
-                raise
-            return False
-        except StorageFailure:
-            raise
-        except (TailraceError, struct.error) as error:
-            _log.error("%r can no longer be compacted: %s", log, error)
-            self._uncleanable.add(key)
-            return False
-        finally:
-            for segment in segments:
-                segment.file.release()
-        self._cleaned[key] = work.end
-        checkpoints.write_offsets(self.data_dir / checkpoints.CLEANED, self._cleaned)
-        before, after = sum(segment.size for segment in segments), log.size
-        _log.info("%r was compacted up to offset %d: %d bytes, now %d in all", log, work.end, before, after)
-        return True
+        """Rewrite the segments of `log` if enough of them is dirty; whether it did.  Raises OSError."""
+        return await self._cleaner.compact(log)
 
     def close(self) -> None:
         """Make everything durable, write snapshots and the clean-shutdown marker, release the directory.
 
         After `Flusher.close`.  Raises StorageFailure: the next start then recovers as after a crash.
         """
-        self._stopping.set()
+        self._cleaner.stop()
         try:
             for log in self._logs.values():
                 sync_all(log)
                 for segment in log.segments:
                     if not segment.indexes_synced or segment is log.segments[-1]:
-                        _sync_files(segment.finish_indexes())
+                        _sync_files(self.disk, segment.finish_indexes())
                         segment.indexes_synced = True
-                write_snapshot(log.directory, log.log_end_offset, log.states, durable=True)
+                write_snapshot(self.disk, log.directory, log.log_end_offset, log.states, durable=True)
                 log.epochs.write(durable=True)
             self._move_recovery_points()
-            self._write_recovery_points()
+            self._checkpoints.write_recovery_points()
             crash_point("broker.log.before_clean_shutdown")
-            checkpoints.write_clean_shutdown(self.data_dir)
+            checkpoints.write_clean_shutdown(self.disk, self.data_dir)
         except OSError as error:
             raise StorageFailure(
                 f"cannot close the logs in {self.data_dir}: {error}",
@@ -369,36 +329,24 @@ class LogManager:
     def _move_recovery_points(self) -> bool:
         """Note where the logs are durable; whether the file has to say so yet."""
         # a log whose epochs are not on disk must be checked again: only its batches tell them
-        moved = {key: log.recovery_point for key, log in self._logs.items() if log.epochs.written}
-        self._recovery_points.update(moved)
-        return self._recovery_points != self._written_points
-
-    def _write_recovery_points(self) -> None:
-        # the copy is taken under the lock: a checkpoint in a thread must not bring a deleted topic back
-        with self._writing:
-            points = dict(self._recovery_points)
-            checkpoints.write_offsets(self.data_dir / checkpoints.RECOVERY_POINTS, points)
-            self._written_points = points
+        return self._checkpoints.move_recovery_points(
+            {key: log.recovery_point for key, log in self._logs.items() if log.epochs.written}
+        )
 
     def _directory(self, topic: str, partition: int) -> Path:
         return self.data_dir / f"{topic}-{partition}"
 
 
-async def _sync_indexes(segment: Segment) -> None:
+async def _sync_indexes(disk: Disk, segment: Segment) -> None:
     paths = segment.finish_indexes()
     try:
-        await asyncio.to_thread(_sync_files, paths)
+        await asyncio.to_thread(_sync_files, disk, paths)
     except FileNotFoundError:
         return  # the segment or its topic was deleted meanwhile
     segment.indexes_synced = True
     segment.rest_indexes()
 
 
-def _sync_files(paths: list[Path]) -> None:
+def _sync_files(disk: Disk, paths: list[Path]) -> None:
     for path in paths:
-        sync_file(path)
-
-
-def _unlink(paths: list[Path]) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)
+        sync_file(disk, path)

@@ -70,6 +70,7 @@ class PartitionLog:
         self.topic = topic
         self.partition = partition
         self.directory = directory
+        self.disk = segments[-1].disk
         self.config = config
         self.segments = segments
         self.states = producers
@@ -78,7 +79,8 @@ class PartitionLog:
         self._start = log_start_offset
         self._end = segments[-1].next_offset
         self._high_watermark = self._end
-        self._directory_synced = True
+        self._durable_end = self._end
+        self._directory_fd: int | None = None  # open while names in it are not durable
         self._torn = False
         self.closed = False
         self._places: dict[int, tuple[Segment, int]] = {}
@@ -98,8 +100,13 @@ class PartitionLog:
 
     @property
     def high_watermark(self) -> int:
-        """End of what is fsynced; consumers never see beyond."""
+        """End of what consumers may see: what is fsynced (`durability: page_cache`: what is written)."""
         return self._high_watermark
+    @property
+    def durable_end(self) -> int:
+        """End of what is fsynced."""
+        return self._durable_end
+
 
     @property
     def last_stable_offset(self) -> int:
@@ -223,7 +230,7 @@ class PartitionLog:
             )
 
     def _must_roll(self, header: BatchHeader) -> bool:
-        segment = self.segments[-1]
+        segment, config = self.segments[-1], self.config
         if segment.size == 0:
             return False
         return (
@@ -240,18 +247,19 @@ class PartitionLog:
 
     def _roll(self) -> None:
         crash_point("broker.log.before_roll")
-        segment = Segment(self.directory, self._end, create=True, created_ms=self._clock.now_ms())
+        if self._directory_fd is None:  # opened here: once appended, only fsync itself may fail
+            self._directory_fd = self.disk.open_directory(self.directory)
+        segment = Segment(self.disk, self.directory, self._end, create=True, created_ms=self._clock.now_ms())
         try:
             segment.create_indexes()
             crash_point("broker.log.roll_segment_created")
-            write_snapshot(self.directory, self._end, self.states, durable=False)
+            write_snapshot(self.disk, self.directory, self._end, self.states, durable=False)
             crash_point("broker.log.roll_snapshot_written")
         except OSError:
             segment.remove()
             raise
         self.segments[-1].seal()
         self.segments.append(segment)
-        self._directory_synced = False
         crash_point("broker.log.after_roll")
 
     def read(
@@ -355,17 +363,24 @@ class PartitionLog:
         segments = [
             (segment, segment.size) for segment in self.segments if segment.size > segment.synced_size
         ]
-        if not segments and self._directory_synced:
+        if not segments and self._directory_fd is None:
             return None
-        directory = None if self._directory_synced else self.directory
-        self._directory_synced = True
-        return SyncRound(segments, directory, self._end)
+        directory, self._directory_fd = self._directory_fd, None
+        return SyncRound(self.disk, segments, directory, self._end)
 
     def finish_sync(self, done: SyncRound) -> bool:
         """The round is on disk: move the high watermark.  True when it moved.  On the loop."""
         done.release()
-        moved = done.end_offset > self._high_watermark
-        self._high_watermark = max(self._high_watermark, done.end_offset)
+        self._durable_end = max(self._durable_end, done.end_offset)
+        return self.expose(done.end_offset)
+
+    def expose(self, end_offset: int) -> bool:
+        """Let consumers see what is below `end_offset`; True when the high watermark moved.
+
+        Called for what is not durable only under `durability: page_cache`.
+        """
+        moved = end_offset > self._high_watermark
+        self._high_watermark = max(self._high_watermark, end_offset)
         return moved
 
     def advance_log_start(self, before: int) -> int:
@@ -385,8 +400,8 @@ class PartitionLog:
         """Everything below it is durable, indexes included: a start after a crash checks from here on."""
         for segment in self.segments[:-1]:
             if not segment.indexes_synced:
-                return min(segment.base_offset, self._high_watermark)
-        return self._high_watermark
+                return min(segment.base_offset, self._durable_end)
+        return self._durable_end
 
     def replace_segments(self, first: int, count: int, replacements: list[Segment]) -> list[Segment]:
         """Put `replacements` in the place of `count` segments, which are returned as they are."""
@@ -399,6 +414,9 @@ class PartitionLog:
         """Close all files; appends and reads fail from now on (the topic was deleted, or the broker stops)."""
         self.closed = True
         for segment in self.segments:
+        if self._directory_fd is not None:
+            self.disk.close(self._directory_fd)
+            self._directory_fd = None
             segment.close()
 
 

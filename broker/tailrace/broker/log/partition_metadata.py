@@ -8,7 +8,12 @@ import uuid
 from base64 import urlsafe_b64encode
 from pathlib import Path
 
-from tailrace.broker.log.durable import replace_file, sync_directory
+from tailrace.broker.log.disk import Disk
+from tailrace.broker.log.durable import (
+    read_file,
+    replace_file,
+    sync_directory,
+)
 from tailrace.broker.log.errors import DamagedLogError
 
 METADATA = "partition.metadata"
@@ -19,26 +24,26 @@ def _metadata(topic_id: uuid.UUID) -> bytes:
     return f"version: 0\ntopic_id: {text}\n".encode()
 
 
-def belongs(directory: Path, topic_id: uuid.UUID) -> bool:
+def belongs(disk: Disk, directory: Path, topic_id: uuid.UUID) -> bool:
     """Whether the directory is that topic's; a creation that a crash cut short belongs to whoever comes."""
     path = directory / METADATA
-    return not path.exists() or path.read_bytes() == _metadata(topic_id)
+    return not disk.exists(path) or read_file(disk, path) == _metadata(topic_id)
 
 
-def claim(directory: Path, topic_id: uuid.UUID, *, created: bool) -> None:
+def claim(disk: Disk, directory: Path, topic_id: uuid.UUID, *, created: bool) -> None:
     """Make the directory and its `partition.metadata`; an existing one must belong to the same topic."""
     path = directory / METADATA
-    if path.exists():
-        if not belongs(directory, topic_id):
+    if disk.exists(path):
+        if not belongs(disk, directory, topic_id):
             raise DamagedLogError(
                 f"the directory {directory} belongs to another topic of that name",
                 fix="Move it away, or restore the broker's metadata database that goes with it",
             )
         return
-    if directory.exists() and created:
+    if disk.exists(directory) and created:
         raise DamagedLogError(
             f"the directory {directory} has no {METADATA}", fix="Restore it from a copy, or delete the topic"
         )
-    directory.mkdir(exist_ok=True)
-    replace_file(path, _metadata(topic_id))
-    sync_directory(directory.parent)
+    disk.make_directory(directory)
+    replace_file(disk, path, _metadata(topic_id))
+    sync_directory(disk, directory.parent)

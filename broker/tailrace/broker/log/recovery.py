@@ -12,19 +12,19 @@ headers after it.
 """
 
 import logging
-import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tailrace.broker.log.clock import Clock
+from tailrace.broker.log.disk import Disk
 from tailrace.broker.log.durable import sync_directory
 from tailrace.broker.log.epochs import LeaderEpochs
 from tailrace.broker.log.errors import DamagedLogError
 from tailrace.broker.log.index import AbortedTransaction
 from tailrace.broker.log.producers import ProducerStates
-from tailrace.broker.log.segment import MAX_RELATIVE_OFFSET, Segment
+from tailrace.broker.log.segment import MAX_RELATIVE_OFFSET, Segment, segment_offsets
 from tailrace.broker.log.snapshots import load_snapshot, remove_snapshots, snapshot_offsets
 from tailrace.broker.log.swap import finish_swaps
 from tailrace.broker.records.batch import (
@@ -64,15 +64,15 @@ class RecoveredLog:
     log_start_offset: int
 
 
-def recover(directory: Path, durable: Durable, clock: Clock) -> RecoveredLog:
+def recover(disk: Disk, directory: Path, durable: Durable, clock: Clock) -> RecoveredLog:
     """Open the log in `directory`; everything in it is durable on return.
 
     Raises DamagedLogError, OSError.
     """
-    finish_swaps(directory)
-    segments = _open_segments(directory, durable, clock)
+    finish_swaps(disk, directory)
+    segments = _open_segments(disk, directory, durable, clock)
     try:
-        epochs = LeaderEpochs(directory)
+        epochs = LeaderEpochs(disk, directory)
         unchecked = _check(segments, durable, epochs)
         end = segments[-1].next_offset
         if end < max(durable.recovery_point, durable.log_start):
@@ -82,8 +82,9 @@ def recover(directory: Path, durable: Durable, clock: Clock) -> RecoveredLog:
                 fix="Restore the directory from a copy, or delete the topic",
             )
         start = max(durable.log_start, segments[0].base_offset)
-        remove_snapshots(directory, keep={offset for offset in snapshot_offsets(directory) if offset <= end})
-        producers = _replay(directory, segments, unchecked, clock.monotonic_ms())
+        found = snapshot_offsets(disk, directory)
+        remove_snapshots(disk, directory, keep={offset for offset in found if offset <= end})
+        producers = _replay(disk, directory, segments, unchecked, clock.monotonic_ms())
     except BaseException:
         for segment in segments:
             segment.close()
@@ -91,21 +92,23 @@ def recover(directory: Path, durable: Durable, clock: Clock) -> RecoveredLog:
     epochs.cut(start, end)
     for segment in segments:
         if segment.next_offset > unchecked:
-            os.fsync(segment.file.fd)
-    sync_directory(directory)
+            disk.fdatasync(segment.file.fd)
+    sync_directory(disk, directory)
+    for segment in segments:
+        segment.rest_indexes()
     return RecoveredLog(segments, producers, epochs, start)
 
 
-def _open_segments(directory: Path, durable: Durable, clock: Clock) -> list[Segment]:
-    bases = sorted(int(path.stem) for path in directory.glob("*.log") if path.stem.isdecimal())
+def _open_segments(disk: Disk, directory: Path, durable: Durable, clock: Clock) -> list[Segment]:
+    bases = segment_offsets(disk, directory)
     if bases:
-        return [Segment(directory, base, create=False, created_ms=clock.now_ms()) for base in bases]
+        return [Segment(disk, directory, base, create=False, created_ms=clock.now_ms()) for base in bases]
     if durable.recovery_point > durable.log_start:
         raise DamagedLogError(
             f"{directory} holds no segment, and its log was durable up to offset {durable.recovery_point}",
             fix="Restore the directory from a copy, or delete the topic",
         )
-    segment = Segment(directory, durable.log_start, create=True, created_ms=clock.now_ms())
+    segment = Segment(disk, directory, durable.log_start, create=True, created_ms=clock.now_ms())
     segment.create_indexes()
     return [segment]
 
@@ -172,7 +175,7 @@ def _load(segment: Segment) -> None:
 def _scan(segment: Segment, durable: Durable, epochs: LeaderEpochs) -> bool:
     """Check every batch and rebuild the indexes; False when bytes that are no sound batch follow `size`."""
     segment.restart()
-    size = os.fstat(segment.file.fd).st_size
+    size = segment.disk.size(segment.file.fd)
     for header, batch in _batches(segment, size):
         offset = header.base_offset
         in_place = offset == segment.next_offset if durable.known else offset >= segment.next_offset
@@ -192,7 +195,7 @@ def _batches(segment: Segment, size: int) -> Iterator[tuple[BatchHeader, memoryv
     """What stands between `segment.size` and the end of the file, as far as it has the form of batches."""
     position, want = segment.size, _READ_BYTES
     while position + HEADER_BYTES <= size:
-        chunk = memoryview(os.pread(segment.file.fd, min(want, size - position), position))
+        chunk = memoryview(segment.disk.read(segment.file.fd, min(want, size - position), position))
         at = 0
         while at + HEADER_BYTES <= len(chunk):
             header = read_header(chunk, at)
@@ -216,7 +219,7 @@ def _cut(segments: list[Segment], number: int, durable: Durable) -> None:
             f"is damaged at byte {segment.size} (offset {end}), below offset {durable.recovery_point}, "
             "up to which it was durable",
         )
-    lost = os.fstat(segment.file.fd).st_size - segment.size
+    lost = segment.disk.size(segment.file.fd) - segment.size
     later = segments[number + 1 :]
     _log.warning(
         "%s: cutting %d bytes that a crash left unfinished at offset %d, and %d later segments",
@@ -237,10 +240,12 @@ def _rebuild_epochs(segments: list[Segment], epochs: LeaderEpochs) -> None:
             epochs.note(header.leader_epoch, header.base_offset)
 
 
-def _replay(directory: Path, segments: list[Segment], unchecked: int, seen_ms: int) -> ProducerStates:
+def _replay(
+    disk: Disk, directory: Path, segments: list[Segment], unchecked: int, seen_ms: int
+) -> ProducerStates:
     """The producers' state at the end of the log; fills the transaction indexes that were built anew."""
     fresh = [segment.base_offset for segment in segments if not segment.indexes_synced]
-    at, states = load_snapshot(directory, min([unchecked, *fresh]), seen_ms)
+    at, states = load_snapshot(disk, directory, min([unchecked, *fresh]), seen_ms)
     for segment in segments:
         if segment.next_offset <= at:
             continue

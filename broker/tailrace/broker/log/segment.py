@@ -3,11 +3,11 @@
 00000000000000004711.log .index .timeindex .txnindex
 """
 
-import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from tailrace.broker.log.disk import Disk
 from tailrace.broker.log.durable import LogFile
 from tailrace.broker.log.frames import read_frame
 from tailrace.broker.log.index import INDEX_INTERVAL_BYTES, AbortedIndex, OffsetIndex, TimeIndex
@@ -23,6 +23,12 @@ def segment_name(offset: int, suffix: str) -> str:
     return f"{offset:020d}{suffix}"
 
 
+def segment_offsets(disk: Disk, directory: Path) -> list[int]:
+    """First offset of every segment in a folder, ascending."""
+    stems = [name.removesuffix(".log") for name in disk.names(directory) if name.endswith(".log")]
+    return sorted(int(stem) for stem in stems if stem.isdecimal())
+
+
 class Segment:
     """Offsets [base_offset, next_offset) of a partition; only the newest segment grows.
 
@@ -30,7 +36,10 @@ class Segment:
     `synced_size` tells how much of it is durable.
     """
 
-    def __init__(self, directory: Path, base_offset: int, *, create: bool, created_ms: int) -> None:
+    def __init__(
+        self, disk: Disk, directory: Path, base_offset: int, *, create: bool, created_ms: int
+    ) -> None:
+        self.disk = disk
         self.directory = directory
         self.base_offset = base_offset
         self.next_offset = base_offset
@@ -38,13 +47,13 @@ class Segment:
         self.first_timestamp = -1
         self.max_timestamp = -1
         self.max_timestamp_offset = base_offset
-        self.file = LogFile(self.path(".log"), create=create)
-        self.size = 0 if create else os.fstat(self.file.fd).st_size
+        self.file = LogFile(disk, self.path(".log"), create=create)
+        self.size = 0 if create else disk.size(self.file.fd)
         self.synced_size = self.size
         self.indexes_synced = False
-        self.offset_index = OffsetIndex(self.path(".index"), base_offset)
-        self.time_index = TimeIndex(self.path(".timeindex"), base_offset)
-        self.aborted = AbortedIndex(self.path(".txnindex"))
+        self.offset_index = OffsetIndex(disk, self.path(".index"), base_offset)
+        self.time_index = TimeIndex(disk, self.path(".timeindex"), base_offset)
+        self.aborted = AbortedIndex(disk, self.path(".txnindex"))
         self._indexed_size = 0
 
     def path(self, suffix: str) -> Path:
@@ -95,13 +104,13 @@ class Segment:
         """
         fd, at = self.file.fd, self.size
         try:
-            written = os.pwritev(fd, parts, at)
+            written = self.disk.write(fd, parts, at)
             if written != size:
                 rest = memoryview(b"".join(parts))
                 while written < size:  # a full disk is told by the next write, not by the short one
-                    written += os.pwrite(fd, rest[written:], at + written)
+                    written += self.disk.write(fd, [rest[written:]], at + written)
         except OSError:
-            os.ftruncate(fd, at)
+            self.disk.truncate(fd, at)
             raise
 
     def noted(self, header: BatchHeader, base_offset: int) -> None:
@@ -146,9 +155,12 @@ class Segment:
 
     def position_of(self, offset: int) -> int:
         """Position of the batch that contains `offset`, or of the first one after it."""
-        position = self.offset_index.position_before(offset)
+        try:
+            position = self.offset_index.position_before(offset)
+        except OSError:
+            position = 0  # no descriptor left to open the index: the batches themselves tell
         while position < self.size:
-            frame = os.pread(self.file.fd, HEADER_BYTES, position)
+            frame = self.disk.read(self.file.fd, HEADER_BYTES, position)
             size, last_offset = read_frame(frame, 0)
             if last_offset >= offset:
                 break
@@ -159,12 +171,12 @@ class Segment:
         """Whole batches from `position` with all offsets below `upper`, and the offset that follows them."""
         want = min(max_bytes, self.size - position)
         data = memoryview(
-            os.pread(self.file.fd, max(want, min(HEADER_BYTES, self.size - position)), position)
+            self.disk.read(self.file.fd, max(want, min(HEADER_BYTES, self.size - position)), position)
         )
         if at_least_one and len(data) >= HEADER_BYTES:
             first, _ = read_frame(data, 0)
             if first > len(data):
-                data = memoryview(os.pread(self.file.fd, first, position))
+                data = memoryview(self.disk.read(self.file.fd, first, position))
                 want = first
             want = max(want, first)
         end, next_offset, limit = 0, -1, min(want, len(data))
@@ -182,7 +194,7 @@ class Segment:
         Raises struct.error where no batch stands.
         """
         while position < self.size:
-            data = os.pread(self.file.fd, min(_SCAN_BYTES, self.size - position), position)
+            data = self.disk.read(self.file.fd, min(_SCAN_BYTES, self.size - position), position)
             at = 0
             while at + HEADER_BYTES <= len(data):
                 header = read_header(data, at)
@@ -199,29 +211,29 @@ class Segment:
             position += at
 
     def batch_at(self, position: int, size: int) -> bytes:
-        return os.pread(self.file.fd, size, position)
+        return self.disk.read(self.file.fd, size, position)
 
     def latest_ms(self) -> int:
         """Greatest record timestamp; of records without one, the time of the last write."""
         if self.max_timestamp >= 0:
             return self.max_timestamp
-        return os.fstat(self.file.fd).st_mtime_ns // 1_000_000
+        return self.disk.modified_ns(self.file.fd) // 1_000_000
 
     def drop_torn_tail(self) -> None:
         """Cut what a failed write left behind the last whole batch.  Raises OSError."""
-        os.ftruncate(self.file.fd, self.size)
+        self.disk.truncate(self.file.fd, self.size)
 
     def truncate(self, size: int) -> None:
         """Cut the file at a batch boundary and make that durable (recovery)."""
-        os.ftruncate(self.file.fd, size)
-        os.fsync(self.file.fd)
+        self.disk.truncate(self.file.fd, size)
+        self.disk.fdatasync(self.file.fd)
         self.size = self.synced_size = size
 
     def remove(self) -> None:
         """Close and unlink all files of a segment that never counted."""
         self.close()
         for suffix in (".log", *INDEX_SUFFIXES):
-            self.path(suffix).unlink(missing_ok=True)
+            self.disk.unlink(self.path(suffix))
 
     def rest_indexes(self) -> None:
         """Give the descriptors of the index files back; a look-up opens them again."""
@@ -239,6 +251,7 @@ class Segment:
         away = []
         for kind in (".log", *INDEX_SUFFIXES):  # the log first: indexes without a log are dropped at start
             path = self.path(kind)
-            if path.exists():
-                away.append(path.rename(path.with_name(path.name + suffix)))
+            if self.disk.exists(path):
+                away.append(path.with_name(path.name + suffix))
+                self.disk.rename(path, away[-1])
         return away

@@ -1,11 +1,8 @@
 """One round of fdatasync for one log: what to sync, and how far the log is durable afterwards."""
 
-import contextlib
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
-from tailrace.broker.log.durable import sync_directory
+from tailrace.broker.log.disk import Disk
 from tailrace.broker.log.segment import Segment
 from tailrace.changes import crash_point
 
@@ -16,8 +13,9 @@ CRASH_POINTS = ("broker.log.before_fsync", "broker.log.after_fsync")
 class SyncRound:
     """Segments with the size that each must have on disk; made and released on the loop, run anywhere."""
 
+    disk: Disk
     segments: list[tuple[Segment, int]]
-    directory: Path | None  # when segments were created: their names must be durable too
+    directory: int | None  # its descriptor, when segments were created: their names must be durable too
     end_offset: int
 
     def __post_init__(self) -> None:
@@ -29,12 +27,12 @@ class SyncRound:
         crash_point("broker.log.before_fsync")
         for segment, _ in self.segments:
             try:
-                os.fdatasync(segment.file.fd)
+                self.disk.fdatasync(segment.file.fd)
             except OSError as error:
                 raise OSError(error.errno, error.strerror, str(segment.file.path)) from error
         if self.directory is not None:
-            with contextlib.suppress(FileNotFoundError):  # the topic was deleted meanwhile
-                sync_directory(self.directory)
+            self.disk.fsync(self.directory)
+            self.disk.close(self.directory)
         crash_point("broker.log.after_fsync")
 
     def release(self) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tailrace.broker.log import LogManager, PartitionLog, PartitionSpec, TopicConfig
+from tailrace.broker.log.disk import Disk, LocalDisk
 from tailrace.broker.log.partition import AppendResult, sync_all
 from tailrace.broker.records.batch import iterate_batches
 from tailrace.broker.records.record import Record, decode_records, encode_batch
@@ -31,16 +32,19 @@ class Harness:
 
     topic_id = TOPIC_ID
 
-    def __init__(self, data_dir: Path, config: TopicConfig | None = None) -> None:
+    def __init__(
+        self, data_dir: Path, config: TopicConfig | None = None, *, disk: Disk | None = None
+    ) -> None:
         self.data_dir = data_dir
         self.directory = data_dir / "orders-0"
         self.config = config or TopicConfig()
         self.clock = ManualClock()
+        self.disk = disk or LocalDisk()
         self.created = False
         self.start()
 
     def start(self) -> None:
-        self.logs = LogManager(self.data_dir, clock=self.clock)
+        self.logs = LogManager(self.data_dir, clock=self.clock, disk=self.disk)
         self.logs.open([PartitionSpec("orders", 0, TOPIC_ID, self.config, self.created)])
         self.created = True
 

@@ -1,11 +1,11 @@
 """Group commit: who is woken when, and what a failed fsync means."""
 
 import asyncio
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.unit.broker.log.disks import FaultyDisk
 from tests.unit.broker.log.harness import Harness
 
 from tailrace.broker.log import Flusher, PartitionLog, StorageFailure, TopicConfig
@@ -114,13 +114,16 @@ def test_a_waiter_that_gave_up_does_not_disturb_the_others(at: Harness) -> None:
     assert at.log.high_watermark == 1
 
 
-def test_a_failed_fsync_is_fatal_and_never_retried(at: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_fsync_is_fatal_and_never_retried(tmp_path: Path) -> None:
+    disk = FaultyDisk()
+    at = Harness(tmp_path / "data", disk=disk)
     failures: list[StorageFailure] = []
-    calls: list[int] = []
+    calls: list[Path] = []
 
-    def broken(fd: int) -> None:
-        calls.append(fd)
-        raise OSError(5, "Input/output error")
+    def broken(operation: str, path: Path) -> None:
+        if operation == "fdatasync":
+            calls.append(path)
+            raise OSError(5, "Input/output error")
 
     async def scenario() -> None:
         flush = flusher([], failures)
@@ -134,10 +137,34 @@ def test_a_failed_fsync_is_fatal_and_never_retried(at: Harness, monkeypatch: pyt
         await asyncio.sleep(0)
         await flush.close()
 
-    monkeypatch.setattr(os, "fdatasync", broken)
+    disk.before = broken
     asyncio.run(scenario())
     assert len(failures) == 1 and len(calls) == 1
     assert at.log.high_watermark == 0
+    at.crash()
+
+
+@pytest.mark.parametrize("step", ["begin_sync", "finish_sync"])
+def test_an_error_of_any_step_of_a_round_is_told_to_everybody_who_waits(
+    at: Harness, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    failures: list[StorageFailure] = []
+
+    def broken(*_: object) -> None:
+        raise ValueError("a mistake of ours")
+
+    async def scenario() -> None:
+        flush = flusher([], failures)
+        monkeypatch.setattr(PartitionLog, step, broken)
+        at.append(b"a")
+        with pytest.raises(StorageFailure, match="a mistake of ours"):
+            await asyncio.wait_for(flush.wait_durable([(at.log, 1)]), 10)
+        with pytest.raises(StorageFailure):
+            await asyncio.wait_for(flush.wait_durable([(at.log, 1)]), 10)
+        await flush.close()
+
+    asyncio.run(scenario())
+    assert len(failures) == 1
 
 
 @pytest.mark.parametrize("steps", range(4))

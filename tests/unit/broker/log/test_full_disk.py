@@ -4,13 +4,13 @@ RLIMIT_FSIZE makes the kernel write only a part and then refuse, at any byte tha
 """
 
 import asyncio
-import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.unit.broker.log.disks import FaultyDisk
 from tests.unit.broker.log.harness import Harness, make_batch
 
 from tailrace.broker.log import LogError, TopicConfig
@@ -89,15 +89,16 @@ def test_an_abort_whose_index_entry_found_no_space_is_still_an_abort(at: Harness
 
 
 def test_indexes_that_found_no_space_still_find_everything(
-    at: Harness, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     full = False
-    pwrite = os.pwrite
 
-    def short(fd: int, content: bytes, position: int) -> int:
-        return pwrite(fd, content[:3], position) if full else pwrite(fd, content, position)
+    class ShortWrites(FaultyDisk):
+        def write(self, fd: int, parts: Sequence[bytes | memoryview], at: int, /) -> int:
+            is_index = full and self.path_of(fd).suffix.endswith("index")
+            return super().write(fd, [parts[0][:3]] if is_index else parts, at)
 
-    monkeypatch.setattr(os, "pwrite", short)
+    at = Harness(tmp_path / "data", disk=ShortWrites())
     values = [b"%04d" % number * 500 for number in range(60)]
     for number, value in enumerate(values):
         full = 10 <= number < 40
@@ -111,6 +112,7 @@ def test_indexes_that_found_no_space_still_find_everything(
             assert found is not None and found.offset == offset
         again()
     assert at.values() == values
+    at.stop()
 
 
 def test_maintenance_without_space_is_postponed_not_fatal(tmp_path: Path) -> None:
