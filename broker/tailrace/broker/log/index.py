@@ -177,11 +177,11 @@ class AbortedIndex:
 
     def __init__(self, disk: Disk, path: Path) -> None:
         self.entries: list[AbortedTransaction] = []
+        self._disk = disk
         self._path = path
         self._written = 0
 
     def load(self) -> bool:
-        self._disk = disk
         """Read the file.  False when it is missing or damaged: every segment has one, even an empty one."""
         self.entries = []
         try:

@@ -70,8 +70,8 @@ class PartitionLog:
         self.topic = topic
         self.partition = partition
         self.directory = directory
-        self.disk = segments[-1].disk
         self.config = config
+        self.disk = segments[-1].disk
         self.segments = segments
         self.states = producers
         self.epochs = epochs
@@ -102,11 +102,11 @@ class PartitionLog:
     def high_watermark(self) -> int:
         """End of what consumers may see: what is fsynced (`durability: page_cache`: what is written)."""
         return self._high_watermark
+
     @property
     def durable_end(self) -> int:
         """End of what is fsynced."""
         return self._durable_end
-
 
     @property
     def last_stable_offset(self) -> int:
@@ -413,10 +413,10 @@ class PartitionLog:
     def close(self) -> None:
         """Close all files; appends and reads fail from now on (the topic was deleted, or the broker stops)."""
         self.closed = True
-        for segment in self.segments:
         if self._directory_fd is not None:
             self.disk.close(self._directory_fd)
             self._directory_fd = None
+        for segment in self.segments:
             segment.close()
 
 
