@@ -72,8 +72,8 @@ def _end_of(disk: Disk, log: Path) -> int:
     return end
 
 
-def exchange(group: list[Segment], cleaned: Path, now_ms: int) -> tuple[Segment, list[Path]]:
-    """Put the files of a rewritten group in the place of the old ones; the new segment, and what to unlink.
+def stage(first: Segment, cleaned: Path) -> None:
+    """Put the finished files of a rewritten group beside the old ones, durably.  In a worker thread.
 
     From now on they stand for the group: a crash is finished by `finish_swaps`.
     """
