@@ -13,6 +13,7 @@ from tailrace.broker.coordinator.schemas import TxnMetadata, decode_txn_key
 from tailrace.broker.coordinator.transaction_log import Markers, ProducerIdBlocks, StateLog
 from tailrace.broker.coordinator.transactions import TransactionCoordinator, TransactionLimits
 from tailrace.broker.log import Flusher, LogManager, StorageFailure, SystemClock
+from tailrace.broker.metrics.requests import RequestMetrics
 from tailrace.broker.records.record import Record, encode_batch
 from tailrace.broker.topics import Topics
 from tailrace.broker.waiting_fetches import WaitingFetches
@@ -49,6 +50,7 @@ class Broker:
         self.host = config.advertised_host or config.host
         self.port = config.advertised_port or config.port
         self.counters = Counters()
+        self.requests = RequestMetrics()
         self.clock = SystemClock()
         self.failure: StorageFailure | None = None
         self.failed = asyncio.Event()

@@ -34,6 +34,7 @@ class _Result:
     size: int
     urgent: bool  # an error, or a partition that diverged: answer now
     logs: list[PartitionLog]
+    found: list[tuple[PartitionLog, int]]  # partitions with records, and their bytes
 
 
 def fetch(context: RequestContext, request: FetchRequest) -> object:
@@ -47,7 +48,7 @@ def fetch(context: RequestContext, request: FetchRequest) -> object:
         return FetchResponse(error_code=ErrorCode.FETCH_SESSION_ID_NOT_FOUND)
     result = _read(context, request)
     if _enough(context, request, result) or request.max_wait_ms <= 0:
-        return result.response
+        return _counted(result)
     moved = context.broker.waiting_fetches.watch(result.logs)
     return _wait(context, request, result.logs, moved)
 
@@ -76,15 +77,21 @@ async def _wait(
             moved.clear()
             result = _read(context, request)
             if _enough(context, request, result):
-                return result.response
+                return _counted(result)
             await asyncio.sleep(_REREAD_PAUSE_S)
     finally:
         waiting.unwatch(logs, moved)
-    return _read(context, request).response
+    return _counted(_read(context, request))
+
+
+def _counted(result: _Result) -> FetchResponse:
+    for log, size in result.found:
+        log.bytes_out += size
+    return result.response
 
 
 def _read(context: RequestContext, request: FetchRequest) -> _Result:
-    result = _Result(FetchResponse(), 0, False, [])
+    result = _Result(FetchResponse(), 0, False, [], [])
     left = min(request.max_bytes, context.broker.config.fetch_max_bytes)
     for topic in request.topics:
         name = _topic_name(context, topic)
@@ -143,6 +150,8 @@ def _read_partition(
         if left > 0 or first:
             limit = min(wanted.partition_max_bytes, max(left, 0))
             answer.records = _joined(log.read(wanted.fetch_offset, limit, upper=upper, at_least_one=first))
+            if answer.records:
+                result.found.append((log, len(answer.records)))
         if committed_only:
             answer.aborted_transactions = [
                 AbortedTransaction(*aborted)

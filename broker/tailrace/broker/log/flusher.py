@@ -5,11 +5,13 @@ round, which starts as soon as this one ends.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from tailrace.broker.log.errors import StorageFailure
 from tailrace.broker.log.partition import PartitionLog
+from tailrace.broker.metrics.histogram import Histogram
 
 
 class Flusher:
@@ -37,6 +39,8 @@ class Flusher:
         self._waiters: list[asyncio.Future[None]] = []
         self._rounds: asyncio.Task[None] | None = None
         self._failure: StorageFailure | None = None
+        self._round_began: float | None = None
+        self.round_ms = Histogram()
 
     def request(self, partitions: Iterable[PartitionLog]) -> None:
         """Have these partitions flushed soon, without waiting (acks=0)."""
@@ -64,6 +68,15 @@ class Flusher:
         self.request(behind)
         await waiter
 
+    @property
+    def backlog(self) -> int:
+        """How many partitions wait for the next round."""
+        return len(self._dirty)
+
+    def backlog_age_s(self, now_s: float) -> float:
+        """How long the round that runs has been running at `now_s` (monotonic); 0 when none does."""
+        return 0.0 if self._round_began is None else now_s - self._round_began
+
     async def close(self) -> None:
         """Flush what is dirty and end the threads."""
         if self._rounds is not None:
@@ -90,9 +103,12 @@ class Flusher:
         loop = asyncio.get_running_loop()
         rounds = [(partition, partition.begin_sync()) for partition in dirty]
         started = [(partition, sync) for partition, sync in rounds if sync is not None]
+        self._round_began = time.monotonic()
         done = await asyncio.gather(
             *(loop.run_in_executor(self._pool, sync.run) for _, sync in started), return_exceptions=True
         )
+        self.round_ms.observe(self.backlog_age_s(time.monotonic()) * 1000)
+        self._round_began = None
         failed = next((error for error in done if error is not None), None)
         if failed is not None:
             raise failed

@@ -84,6 +84,8 @@ class PartitionLog:
         self._torn = False
         self.closed = False
         self._places: dict[int, tuple[Segment, int]] = {}
+        self._first_end = self._end
+        self.bytes_in = self.bytes_out = 0
 
     def __repr__(self) -> str:
         return f"PartitionLog({self.topic}-{self.partition} [{self._start}, {self._end}))"
@@ -117,6 +119,11 @@ class PartitionLog:
     def leader_epoch(self) -> int:
         """The newest epoch written to this log, -1 for none."""
         return self.epochs.latest()
+
+    @property
+    def records_in(self) -> int:
+        """How many records were appended since the log was opened; `bytes_in`: of how many bytes."""
+        return self._end - self._first_end
 
     @property
     def size(self) -> int:
@@ -220,6 +227,7 @@ class PartitionLog:
             ) from error
         segment.noted(header, offset)
         self.epochs.note(leader_epoch, offset)
+        self.bytes_in += header.size
         self._end = segment.next_offset
         return offset
 
