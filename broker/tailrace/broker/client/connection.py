@@ -25,7 +25,16 @@ _HANDSHAKE_VERSION = 3
 _LARGEST_FRAME = 1 << 30
 
 # Above these, requests name topics by id (Fetch) or ask for several things at once; the client does neither.
-_NEWEST = {ApiKey.FETCH: 12, ApiKey.FIND_COORDINATOR: 3, ApiKey.OFFSET_FETCH: 7}
+_NEWEST = {
+    ApiKey.FETCH: 12,
+    ApiKey.FIND_COORDINATOR: 3,
+    ApiKey.OFFSET_FETCH: 7,
+    # the classic transaction protocol: newer ones raise the epoch (KIP-890) or name topics by id
+    ApiKey.PRODUCE: 11,
+    ApiKey.OFFSET_COMMIT: 9,
+    ApiKey.END_TXN: 4,
+    ApiKey.TXN_OFFSET_COMMIT: 4,
+}
 # Below these, a request cannot say what must be said: an expected epoch (KIP-360), stable offsets (KIP-447).
 _OLDEST = {ApiKey.INIT_PRODUCER_ID: 3, ApiKey.OFFSET_FETCH: 7}
 
