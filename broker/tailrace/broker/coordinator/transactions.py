@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from tailrace.broker.coordinator.elapsed import Elapsed, MillisecondClock
@@ -88,6 +88,14 @@ class TransactionLimits:
     version: int = 0
 
 
+@dataclass(slots=True)
+class Queue:
+    """Who waits for a partition to be added to one transaction; the lock is fair."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    length: int = 0
+
+
 class TransactionCoordinator:
     """All transactional ids of this broker."""
 
@@ -106,6 +114,7 @@ class TransactionCoordinator:
         self._clock = clock
         self._elapsed = Elapsed(clock)
         self._transactions: dict[str, Transaction] = {}
+        self._joining: dict[str, Queue] = {}
         self._ending: set[str] = set()  # PREPARE_x whose markers are being written right now
 
     def __iter__(self) -> Iterator[Transaction]:
@@ -190,6 +199,33 @@ class TransactionCoordinator:
                 partitions=state.partitions | added,
                 updated_at_ms=now_ms,
             ),
+        )
+
+    async def join(
+        self, transactional_id: str, producer_id: int, epoch: int, partitions: Iterable[Partition]
+    ) -> ErrorCode:
+        """`add_partitions` for requests that bring their partitions along (Produce v12, TxnOffsetCommit v5).
+
+        One after the other, in the order of the calls: batches of one producer must not overtake each other.
+        The caller appends before its next suspension.
+        """
+        queue = self._joining.setdefault(transactional_id, Queue())
+        queue.length += 1
+        try:
+            async with queue.lock:
+                return await self.add_partitions(transactional_id, producer_id, epoch, partitions)
+        finally:
+            queue.length -= 1
+            if not queue.length:
+                del self._joining[transactional_id]
+
+    def has_joined(
+        self, transactional_id: str, producer_id: int, epoch: int, partitions: Iterable[Partition]
+    ) -> bool:
+        """Whether nothing has to be waited for: all partitions are in the open transaction."""
+        return transactional_id not in self._joining and all(
+            self.verify(transactional_id, producer_id, epoch, partition) is ErrorCode.NONE
+            for partition in partitions
         )
 
     def verify(self, transactional_id: str, producer_id: int, epoch: int, partition: Partition) -> ErrorCode:

@@ -112,7 +112,7 @@ async def txn_offset_commit(
 ) -> TxnOffsetCommitResponse:
     """Offsets that become committed with the transaction, or not at all."""
     log, now_ms = context.broker.group_log, context.broker.clock.now_ms()
-    code = _check(context, request, now_ms)
+    code = await _join(context, request) or _check(context, request, now_ms)
     offsets: dict[Place, OffsetValue] = {}
     errors: dict[Place, ErrorCode] = {}
     for topic in request.topics:
@@ -142,6 +142,18 @@ async def txn_offset_commit(
             )
             for topic in request.topics
         ]
+    )
+
+
+async def _join(context: RequestContext, request: TxnOffsetCommitRequest) -> ErrorCode:
+    """Since v5 the group's partition joins the transaction by itself, without AddOffsetsToTxn (KIP-890)."""
+    if context.version < _FIRST_VERSION_WITH_BUMP or not request.group_id:
+        return ErrorCode.NONE
+    return await context.broker.transactions.join(
+        request.transactional_id,
+        request.producer_id,
+        request.producer_epoch,
+        [(CONSUMER_OFFSETS, context.broker.group_log.partition_of(request.group_id))],
     )
 
 

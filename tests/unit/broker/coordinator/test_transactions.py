@@ -444,7 +444,9 @@ def test_live_state_is_what_a_restart_replays(steps: list[tuple[str, str, Partit
                 if version == 2 and ended.error is ErrorCode.NONE:
                     newest[name] = ended
         assert World(world.log).states() == world.states()
-        decoded = [(name, value and TxnMetadata.decode(value.encode(version // 2))) for name, value in world.log]
+        decoded = [
+            (name, value and TxnMetadata.decode(value.encode(version // 2))) for name, value in world.log
+        ]
         assert World(decoded).states() == world.states()
 
     asyncio.run(story())

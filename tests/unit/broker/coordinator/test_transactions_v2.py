@@ -131,3 +131,24 @@ def test_clients_of_the_classic_protocol_work_beside_it() -> None:
 def test_what_version_2_adds_is_in_the_log() -> None:
     value = TxnMetadata(9, 0, 1, TxnStatus.PREPARE_ABORT, frozenset({A}), 3, 2, 7, 11, 2)
     assert TxnMetadata.decode(value.encode(1)) == value
+
+
+def test_partitions_that_come_with_the_records_join_in_the_order_of_the_requests() -> None:
+    async def story() -> None:
+        world = World(version=2)
+        who = await world.init()
+        appended: list[int] = []
+
+        async def produce(number: int, partition: tuple[str, int]) -> None:
+            assert not world.coordinator.has_joined(ID, who.producer_id, who.epoch, [partition])
+            error = await world.coordinator.join(ID, who.producer_id, who.epoch, [partition])
+            assert error is ErrorCode.NONE
+            assert partition in world.state.partitions
+            appended.append(number)
+
+        await asyncio.gather(produce(1, A), produce(2, B), produce(3, A), produce(4, B))
+        assert appended == [1, 2, 3, 4]
+        assert world.coordinator.has_joined(ID, who.producer_id, who.epoch, [A, B])
+        assert world.events == ["EMPTY", "ONGOING", "ONGOING"]
+
+    asyncio.run(story())
