@@ -1,0 +1,375 @@
+"""One client's connection: frames, order of answers, back-pressure, and what a bad client may cost.
+
+Receive path: the kernel writes into a buffer, and `buffer_updated` hands each whole frame to its handler
+while the bytes are still there.  A produce handler appends before it returns, so only durability is
+awaited and record batches are never copied.  Connections without an unfinished frame share one buffer;
+a frame that comes in pieces gets memory of its own, which the kernel fills in as the bytes arrive.
+
+Order: as in Kafka, a request starts when the one before it on the same connection is answered; only
+produce requests may overtake the durability of produce requests before them.  Answers leave in request order.
+"""
+
+import asyncio
+import inspect
+import logging
+import mmap
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+from tailrace.broker.handlers import HANDLERS, RequestContext
+from tailrace.broker.handlers.api_versions import unsupported_version_answer
+from tailrace.broker.handlers.context import CloseConnection
+from tailrace.broker.handlers.failures import failure_answer
+from tailrace.broker.log import StorageFailure
+from tailrace.broker.protocol import (
+    ApiKey,
+    Buffer,
+    MalformedMessageError,
+    RequestHeader,
+    UnsupportedVersionError,
+    decode_request,
+    encode_response,
+)
+
+if TYPE_CHECKING:
+    from tailrace.broker.server import BrokerServer
+
+RECEIVE_BUFFER = 1 << 16
+_SIZE = struct.Struct(">i")
+_KEPT_BUFFER = 4 << 20  # a larger receive buffer is given back when it is empty
+_BUFFER_KEPT_S = 5.0  # and any, when nothing came for so long
+_TURN_S = 0.005  # work for one connection before the others get their turn
+_MOST_UNANSWERED = 1000  # requests after which a connection is not read any further
+
+_HTTP = (b"GET ", b"HEAD", b"POST", b"PUT ", b"DELE", b"OPTI", b"CONN", b"PRI ")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """One request that was started and its answer: None until it is there, () for no answer at all."""
+
+    is_produce: bool
+    size: int
+    parts: list[Buffer] | None = field(default=None)
+    waiting_fetch: "asyncio.Task[None] | None" = field(default=None)
+    began: float = field(default_factory=time.monotonic)
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One client."""
+
+    def __init__(self, server: "BrokerServer") -> None:
+        self._server = server
+        self._broker = server.broker
+        self._config = server.config
+        self._buffer: Buffer | mmap.mmap = server.receive_buffer
+        self._view = server.receive_view
+        self._filled = 0
+        self._frame_began = 0.0  # when the first bytes of an unfinished frame came; 0: there is none
+        self._slots: deque[_Slot] = deque()
+        self._backlog: deque[bytes] = deque()
+        self._held_bytes = 0  # of requests that are not answered yet
+        self._reading = True
+        self._client_slow = False
+        self._unsent = 0  # bytes that a slow client has not taken, as last counted
+        self._resting = False  # its turn is over, the others have theirs
+        self._stopping = False
+        self.last_active = time.monotonic()
+        self._transport: asyncio.Transport | None = None
+        self._client_host = ""
+
+    # -- asyncio ---------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        sock: socket.socket = transport.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        peer = transport.get_extra_info("peername")
+        self._client_host = f"/{peer[0]}" if peer else ""
+        self._server.connections.add(self)
+        self._broker.counters.connections += 1
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._backlog.clear()
+        self._note_unsent(0)
+        for slot in self._slots:
+            if slot.waiting_fetch is not None:
+                slot.waiting_fetch.cancel()  # nobody waits for its data any more
+        self._server.forget(self)
+        self._broker.counters.connections -= 1
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._view[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._filled += nbytes
+        self._broker.counters.bytes_in += nbytes
+        self.last_active = now = time.monotonic()
+        start = 0
+        missing = 0
+        while self._filled - start >= _SIZE.size:
+            (size,) = _SIZE.unpack_from(self._buffer, start)
+            if not 0 < size <= self._config.request_max_bytes:
+                self._drop(*self._impossible_size(size, start))
+                return
+            begin, end = start + _SIZE.size, start + _SIZE.size + size
+            if end > self._filled:
+                missing = _SIZE.size + size
+                break
+            self._accept(self._view[begin:end])
+            if self._transport is None:
+                return
+            start = end
+            if time.monotonic() - now > _TURN_S and start < self._filled:
+                self._rest()
+        self._keep_rest(start, missing)
+
+    def pause_writing(self) -> None:
+        self._client_slow = True
+        if self._transport is not None:
+            self._note_unsent(self._transport.get_write_buffer_size())
+        self._read_or_pause()
+
+    def resume_writing(self) -> None:
+        self._client_slow = False
+        self._note_unsent(0)
+        self._work_off_backlog()
+        self._read_or_pause()
+
+    # -- what the server asks --------------------------------------------------------------------------
+
+    def stop_reading(self) -> None:
+        """Take no further request; those that started are still answered."""
+        self._stopping = True
+        self._backlog.clear()
+        self._read_or_pause()
+
+    def close(self) -> None:
+        """Close after what was written is sent."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close now; what was written and not sent is lost."""
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+        self._backlog.clear()
+
+    def look_after(self, now: float, idle_s: float) -> None:
+        """Called about once a second: give memory back, and hang up on a client that is gone or stuck.
+
+        That is one that asks nothing for `idle_s`, takes none of its answers, or does not finish a frame.
+        """
+        if self._transport is None:
+            return
+        if self._client_slow:
+            unsent = self._transport.get_write_buffer_size()
+            if unsent < self._unsent:
+                self.last_active = now  # it takes them slowly
+            self._note_unsent(unsent)
+            if self.last_active < now - idle_s:
+                self._server.complain("connection from %s closed: it reads no answers", self._client_host)
+                self.abort()
+        elif self._frame_began and self._reading and self._frame_began < now - idle_s:
+            self._server.complain("connection from %s closed: it finishes no frame", self._client_host)
+            self.abort()
+        elif not self._slots and not self._backlog and self.last_active < now - idle_s:
+            self.close()
+        elif not self._filled and self.last_active < now - _BUFFER_KEPT_S:
+            self._share_buffer()
+
+    # -- requests --------------------------------------------------------------------------------------
+
+    def _accept(self, frame: memoryview) -> None:
+        self._held_bytes += len(frame)
+        if self._backlog or not self._may_start(frame):
+            self._backlog.append(bytes(frame))
+        else:
+            self._start(frame)
+        self._read_or_pause()
+
+    def _may_start(self, frame: Buffer) -> bool:
+        if self._client_slow or self._resting:
+            return False
+        if not self._slots:
+            return True
+        is_produce = len(frame) >= 2 and (frame[0] << 8 | frame[1]) == ApiKey.PRODUCE
+        return is_produce and all(slot.is_produce for slot in self._slots)
+
+    def _start(self, frame: Buffer) -> None:
+        try:
+            header, request = decode_request(frame)
+        except UnsupportedVersionError as error:
+            self._answer_unsupported(error, len(frame))
+            return
+        except MalformedMessageError as error:
+            self._drop("%s", error)
+            return
+        handler = HANDLERS.get(cast(ApiKey, header.api_key))
+        if handler is None:
+            self._drop("API key %d, which is not served", header.api_key)
+            return
+        slot = _Slot(header.api_key is ApiKey.PRODUCE, len(frame))
+        self._slots.append(slot)
+        context = RequestContext(self._broker, header.api_version, header.client_id or "", self._client_host)
+        try:
+            answer = handler(context, request)
+            if inspect.isawaitable(answer):
+                task = self._server.track(self._finish(slot, header, request, answer))
+                if header.api_key is ApiKey.FETCH:
+                    slot.waiting_fetch = task
+            else:
+                self._answer(slot, header, answer)
+        except Exception as error:  # noqa: BLE001 - whatever a handler does, only its client suffers
+            self._failed(slot, header, request, error)
+
+    async def _finish(
+        self, slot: _Slot, header: RequestHeader, request: Any, pending: Awaitable[Any]
+    ) -> None:
+        try:
+            self._answer(slot, header, await pending)
+        except Exception as error:  # noqa: BLE001 - whatever a handler does, only its client suffers
+            self._failed(slot, header, request, error)
+        self._work_off_backlog()
+        self._read_or_pause()
+
+    def _answer(self, slot: _Slot, header: RequestHeader, answer: Any) -> None:
+        api_key = cast(ApiKey, header.api_key)
+        if answer is None:
+            slot.parts = []
+        else:
+            slot.parts = encode_response(api_key, header.api_version, header.correlation_id, answer)
+        took_ms = (time.monotonic() - slot.began) * 1000
+        self._broker.requests.answered(api_key, header.api_version, took_ms, answer)
+        self._send_ready()
+
+    def _answer_unsupported(self, error: UnsupportedVersionError, size: int) -> None:
+        header = error.header
+        if header.api_key != ApiKey.API_VERSIONS:
+            self._drop("%s", error)
+            return
+        parts = encode_response(ApiKey.API_VERSIONS, 0, header.correlation_id, unsupported_version_answer())
+        self._slots.append(_Slot(False, size, parts))
+        self._send_ready()
+
+    def _send_ready(self) -> None:
+        out: list[Buffer] = []
+        while self._slots and self._slots[0].parts is not None:
+            slot = self._slots.popleft()
+            self._held_bytes -= slot.size
+            out += slot.parts or ()
+        if out and self._transport is not None:
+            self._broker.counters.bytes_out += sum(map(len, out))
+            self.last_active = time.monotonic()
+            self._transport.writelines(out)
+
+    # -- turns and back-pressure -----------------------------------------------------------------------
+
+    def _work_off_backlog(self) -> None:
+        began = time.monotonic()
+        while self._backlog and self._transport is not None and self._may_start(self._backlog[0]):
+            self._start(self._backlog.popleft())
+            if time.monotonic() - began > _TURN_S and self._backlog:
+                self._rest()
+
+    def _rest(self) -> None:
+        """Leave the rest to a later turn of the loop: what is still to start goes to the backlog."""
+        if not self._resting:
+            self._resting = True
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._resting = False
+        self._work_off_backlog()
+        self._read_or_pause()
+
+    def _read_or_pause(self) -> None:
+        room = (
+            self._held_bytes < self._config.max_in_flight_bytes
+            and len(self._slots) + len(self._backlog) < _MOST_UNANSWERED
+        )
+        wanted = room and not self._client_slow and not self._stopping
+        if self._transport is None or wanted == self._reading:
+            return
+        self._reading = wanted
+        if wanted:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    def _note_unsent(self, unsent: int) -> None:
+        self._broker.counters.unsent_bytes += unsent - self._unsent
+        self._unsent = unsent
+
+    # -- the receive buffer ----------------------------------------------------------------------------
+
+    def _keep_rest(self, start: int, missing: int) -> None:
+        """Move an unfinished frame of `missing` bytes in all (0: not known yet) to where it has room."""
+        rest = self._filled - start
+        if not rest:
+            self._filled = 0
+            self._frame_began = 0.0
+            if len(self._buffer) > _KEPT_BUFFER:
+                self._share_buffer()
+            return
+        if start or not self._frame_began:
+            self._frame_began = self.last_active
+        capacity = len(self._buffer)
+        wanted = max(missing, RECEIVE_BUFFER)
+        shared = self._buffer is self._server.receive_buffer
+        if shared or missing > capacity or (capacity > _KEPT_BUFFER and wanted <= _KEPT_BUFFER):
+            # pages come into being when bytes are written to them: a forged size costs nothing
+            buffer = mmap.mmap(
+                -1, max(wanted, min(2 * missing, _KEPT_BUFFER)), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+            )
+            buffer[:rest] = self._view[start : self._filled]
+            self._buffer, self._view = buffer, memoryview(buffer)
+        elif start:
+            self._view[:rest] = bytes(self._view[start : self._filled])
+        self._filled = rest
+
+    def _share_buffer(self) -> None:
+        self._buffer, self._view = self._server.receive_buffer, self._server.receive_view
+
+    # -- failures --------------------------------------------------------------------------------------
+
+    def _impossible_size(self, size: int, start: int) -> tuple[object, ...]:
+        first = bytes(self._view[start : start + _SIZE.size])
+        if first[:2] == b"\x16\x03":
+            return ("a TLS handshake, and this listener speaks plain text",)
+        if first in _HTTP:
+            return ("what looks like HTTP, and this listener speaks Kafka's protocol",)
+        limit = self._config.request_max_bytes
+        return ("a frame of %d bytes; socket.request.max.bytes is %d", size, limit)
+
+    def _drop(self, why: Any, *args: object) -> None:
+        self._server.complain("connection from %s closed: it sent " + why, self._client_host, *args)
+        self.abort()
+
+    def _failed(self, slot: _Slot, header: RequestHeader, request: Any, error: Exception) -> None:
+        """Tell the client that its request failed, where its API can say so; else hang up."""
+        if isinstance(error, CloseConnection):
+            self._server.complain("connection from %s closed: %s", self._client_host, error)
+            self.abort()
+            return
+        if self._broker.failure is not None or isinstance(error, StorageFailure):
+            self.abort()  # the broker ends; nothing may be acknowledged
+            return
+        api_key = cast(ApiKey, header.api_key)
+        _log.error(
+            "request %s v%d of %s failed", api_key.name, header.api_version, self._client_host, exc_info=error
+        )
+        answer = failure_answer(api_key, header.api_version, request)
+        if answer is None or slot.parts is not None:
+            self.abort()
+        else:
+            self._answer(slot, header, answer)
