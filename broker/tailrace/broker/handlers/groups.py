@@ -53,11 +53,11 @@ _Result = TypeVar("_Result")
 
 def find_coordinator(context: RequestContext, request: FindCoordinatorRequest) -> FindCoordinatorResponse:
     """This broker coordinates every group and every transactional id."""
-    broker, node = context.broker, context.broker.config.node_id
+    node, (host, port) = context.broker.config.node_id, context.address
     batched = context.version >= _FIRST_VERSION_WITH_KEYS
     keys = request.coordinator_keys if batched else [request.key]
     found = [
-        Coordinator(key, node, broker.host, broker.port, ErrorCode.NONE, None)
+        Coordinator(key, node, host, port, ErrorCode.NONE, None)
         if request.key_type in (_GROUP, _TRANSACTION)
         else Coordinator(key, -1, "", -1, ErrorCode.INVALID_REQUEST, "only groups and transactions")
         for key in keys

@@ -41,7 +41,7 @@ def metadata(context: RequestContext, request: MetadataRequest) -> MetadataRespo
         topics = [_asked(context, wanted, request) for wanted in request.topics or ()]
     asked = request.include_cluster_authorized_operations
     return MetadataResponse(
-        brokers=[MetadataResponseBroker(config.node_id, broker.host, broker.port)],
+        brokers=[MetadataResponseBroker(config.node_id, *context.address)],
         cluster_id=broker.topics.cluster_id,
         controller_id=config.node_id,
         topics=topics,
@@ -106,7 +106,7 @@ def describe_cluster(context: RequestContext, request: DescribeClusterRequest) -
     return DescribeClusterResponse(
         cluster_id=broker.topics.cluster_id,
         controller_id=node,
-        brokers=[DescribeClusterBroker(node, broker.host, broker.port)],
+        brokers=[DescribeClusterBroker(node, *context.address)],
         cluster_authorized_operations=_CLUSTER_OPERATIONS if asked else _NOT_ASKED,
     )
 
