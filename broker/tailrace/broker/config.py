@@ -49,6 +49,19 @@ class BrokerConfig:
         "connections.max.idle.ms", 600_000, "A connection without requests for this long is closed."
     )
 
+    metrics_listen: str = option(
+        "tailrace.metrics.listen", "", "Address of /metrics and /health, host:port; empty: none."
+    )
+    metrics_open: bool = option(
+        "tailrace.metrics.open", False, "Whether metrics may be told beyond loopback, to everybody."
+    )
+    health_max_fsync_s: float = option(
+        "tailrace.health.max.fsync.seconds", 10.0, "The broker is not ready while one fdatasync takes longer."
+    )
+    health_min_free_bytes: int = option(
+        "tailrace.health.min.free.bytes", 512 << 20, "The broker is not ready while the disk has less room."
+    )
+
     # a client that joins before it has seen the topic gets nothing assigned (kafka-python): leave it a moment
     group_initial_rebalance_delay_ms: int = option(
         "group.initial.rebalance.delay.ms", 300, "How long the first member of a group waits for others."
@@ -119,7 +132,9 @@ class BrokerConfig:
                 "broker option group.min.session.timeout.ms is greater than group.max.session.timeout.ms"
             )
         if self.transaction_version not in (0, 1, 2):
-            raise ConfigError(f"broker option transaction.version is {self.transaction_version}, not 0, 1 or 2")
+            raise ConfigError(
+                f"broker option transaction.version is {self.transaction_version}, not 0, 1 or 2"
+            )
         if self.host in ("0.0.0.0", "::", "") and not self.advertised_host:
             raise ConfigError(
                 f"the broker would listen on every address ({self.host or 'none given'}), and clients cannot "

@@ -18,6 +18,7 @@ import uvloop
 
 from tailrace.broker import log, topics
 from tailrace.broker.config import BrokerConfig
+from tailrace.broker.operations import Operations
 from tailrace.broker.server import BrokerServer
 from tailrace.changes.errors import TailraceError
 
@@ -49,16 +50,29 @@ def run(config: BrokerConfig, *, on_ready: OnReady | None = None, stop_with_stdi
 
 
 async def _serve(config: BrokerConfig, on_ready: OnReady | None, stop_with_stdin: bool) -> None:
+    operations = Operations(config) if config.metrics_listen else None
     server = BrokerServer(config)
     loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        if operations is not None:
+            operations.stopping()
+        server.stop()
+
     for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, server.stop)
+        loop.add_signal_handler(signum, stop)
     if stop_with_stdin:
-        loop.add_reader(sys.stdin.fileno(), server.stop)
-    host, port = await server.start()
-    if on_ready is not None:
-        on_ready(host, port)
-    await server.run_until_stopped()
+        loop.add_reader(sys.stdin.fileno(), stop)
+    try:
+        host, port = await server.start()
+        if operations is not None:
+            operations.serving(server.broker)
+        if on_ready is not None:
+            on_ready(host, port)
+        await server.run_until_stopped()
+    finally:
+        if operations is not None:
+            await loop.run_in_executor(None, operations.close)
 
 
 def _main(options: dict[str, Any]) -> int:
