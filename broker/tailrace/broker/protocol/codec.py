@@ -3,11 +3,12 @@
 Both are straight-line Python made from source: consecutive numbers share one `struct.Struct`, nested
 messages are written out in place, and no version is asked about at run time.
 
-    decode(buffer, position, end) -> (message, position)
+    decode(buffer, position, end, most_items) -> (message, position)
     encode(message, out, parts) -> out
 
 A decoder checks every length against `end` before it takes the bytes, and an array's count against the
-smallest size of that many items, so that a forged count allocates nothing.  Record batches come out
+smallest size of that many items, so that a forged count allocates nothing; `most_items` bounds the objects
+that many small items become.  Record batches come out
 as memoryviews of the buffer.  An encoder appends to `out`; record batches of `BY_REFERENCE` bytes and more
 are not copied: what was written so far and the batch go to `parts`, and the encoder carries on in a new
 `out`.
@@ -15,7 +16,7 @@ are not copied: what was written so far and the batch go to `parts`, and the enc
 
 import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from tailrace.broker.protocol.decoding import DecoderWriter
 from tailrace.broker.protocol.encoding import EncoderWriter
@@ -23,7 +24,17 @@ from tailrace.broker.protocol.errors import MalformedMessageError
 from tailrace.broker.protocol.fields import Buffer
 from tailrace.broker.protocol.source import Source
 
-Decoder = Callable[[memoryview, int, int], tuple[Any, int]]
+_ANY_NUMBER = 1 << 40
+
+
+class Decoder(Protocol):
+    """What a field table becomes for reading."""
+
+    def __call__(
+        self, buffer: memoryview, position: int, end: int, most_items: int = ..., /
+    ) -> tuple[Any, int]: ...
+
+
 Encoder = Callable[[Any, bytearray, list[Buffer]], bytearray]
 
 _decoders: dict[tuple[type, int, bool], Decoder] = {}
@@ -44,14 +55,14 @@ def encoder(message: type, version: int, flexible: bool) -> Encoder:
 
 def _compile_decoder(message: type, version: int, flexible: bool) -> Decoder:
     source = Source()
-    source.line("def decode(b, p, end):")
+    source.line("def decode(b, p, end, k):")
     with_result = DecoderWriter(source, version, flexible).message(message, 1)
     source.line(f"    return {with_result}, p")
     raw = source.compile("decode", f"{message.__name__} v{version} decoder")
 
-    def decode(buffer: memoryview, position: int, end: int) -> tuple[Any, int]:
+    def decode(buffer: memoryview, position: int, end: int, most_items: int = _ANY_NUMBER) -> tuple[Any, int]:
         try:
-            result: tuple[Any, int] = raw(buffer, position, end)
+            result: tuple[Any, int] = raw(buffer, position, end, most_items)
         except (struct.error, IndexError, UnicodeDecodeError) as error:
             raise MalformedMessageError(f"{message.__name__} v{version}: {error}") from error
         if result[1] > end:

@@ -1,4 +1,7 @@
-"""Writes the source of one decoder: `decode(b, p, end)`, b a memoryview, p where to begin."""
+"""Writes the source of one decoder: `decode(b, p, end, k)`.
+
+b is a memoryview, p where to begin, k how many array items and unknown tags there may be in all.
+"""
 
 import struct
 
@@ -92,6 +95,8 @@ class DecoderWriter:
         inner = indent + "    "
         smallest = smallest_size(spec.item, self._version, self._flexible)
         source.line(f"{inner}if n * {smallest} > end - p: short()")
+        source.line(f"{inner}k -= n")
+        source.line(f"{inner}if k < 0: many()")
         if spec.item in NUMBERS:
             code, size = NUMBERS[str(spec.item)]
             source.line(f'{inner}{name} = list(unpack_from(f">{{n}}{code}", b, p)); p += n * {size}')
@@ -133,10 +138,11 @@ class DecoderWriter:
         source.line(f"{indent}if n:")
         inner = indent + "    "
         if not tagged:
-            source.line(f"{inner}p = skip_tags(b, p - 1, end)")
+            source.line(f"{inner}p, k = skip_tags(b, p - 1, end, k)")
             return
         count, index, tag, size, stop = (source.fresh() for _ in range(5))
-        source.line(f"{inner}{count}, p = uvarint(b, p - 1)")
+        source.line(f"{inner}{count}, p = uvarint(b, p - 1); k -= {count}")
+        source.line(f"{inner}if k < 0: many()")
         source.line(f"{inner}for {index} in range({count}):")
         source.line(f"{inner}    {tag}, p = uvarint(b, p); {size}, p = uvarint(b, p); {stop} = p + {size}")
         source.line(f"{inner}    if {stop} > end: short()")

@@ -22,6 +22,8 @@ _REQUEST_HEADER = struct.Struct(">hhih")
 _RESPONSE_START = struct.Struct(">Ii")
 _SIZE = struct.Struct(">I")
 _CORRELATION_ID = struct.Struct(">i")
+MOST_REQUEST_ITEMS = 1 << 18
+"""Array items and unknown tags in one request: more would keep the broker busy for over a second."""
 _APIS_BY_NUMBER: dict[int, tuple[ApiKey, Api]] = {int(key): (key, api) for key, api in APIS.items()}
 
 
@@ -62,7 +64,7 @@ def decode_request(frame: Buffer) -> tuple[RequestHeader, Any]:
     flexible = version in api.flexible
     if flexible:
         position = _skip_header_tags(view, position, end)
-    request, _ = decoder(api.request, version, flexible)(view, position, end)
+    request, _ = decoder(api.request, version, flexible)(view, position, end, MOST_REQUEST_ITEMS)
     return header, request
 
 
@@ -117,7 +119,7 @@ def _skip_header_tags(view: memoryview, position: int, end: int) -> int:
     if view[position] == 0:
         return position + 1
     try:
-        return skip_tags(view, position, end)
+        return skip_tags(view, position, end, MOST_REQUEST_ITEMS)[0]
     except IndexError as error:
         raise MalformedMessageError(f"header tags: {error}") from error
 

@@ -35,6 +35,7 @@ class Source:
             "put_uvarint": put_uvarint,
             "skip_tags": skip_tags,
             "short": _too_short,
+            "many": _too_many,
             "null": _unexpected_null,
         }
 
@@ -116,20 +117,26 @@ def put_uvarint(out: bytearray, value: int) -> None:
     out.append(value)
 
 
-def skip_tags(buffer: memoryview, position: int, end: int) -> int:
-    """The position after a tagged section that starts at `position`."""
+def skip_tags(buffer: memoryview, position: int, end: int, most: int) -> tuple[int, int]:
+    """The position after a tagged section that starts at `position`, and what it leaves of `most` items."""
     count, position = read_uvarint(buffer, position)
+    if count > most:
+        _too_many()
     for _ in range(count):
         _, position = read_uvarint(buffer, position)
         size, position = read_uvarint(buffer, position)
         position += size
         if position > end:
             _too_short()
-    return position
+    return position, most - count
 
 
 def _too_short() -> None:
     raise MalformedMessageError("a length runs past the end of the frame")
+
+
+def _too_many() -> None:
+    raise MalformedMessageError("there are more array items than one message may have")
 
 
 def _unexpected_null(field: str = "") -> None:

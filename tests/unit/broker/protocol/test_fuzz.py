@@ -1,5 +1,7 @@
 """Bytes that are no message: one kind of error, bounded work, and no crash."""
 
+import struct
+import time
 from contextlib import suppress
 from random import Random
 
@@ -61,6 +63,26 @@ def test_every_truncation_of_a_message_is_malformed(key: ApiKey) -> None:
     for size in range(min(len(frame), 400)):
         with pytest.raises(MalformedMessageError):
             decode_response(key, version, frame[:size])
+
+
+def test_a_request_of_very_many_tiny_items_is_refused_before_they_become_objects() -> None:
+    # Metadata v1: 30 million empty topic names, which do fit the frame
+    count = 30_000_000
+    frame = struct.pack(">hhihi", 3, 1, 1, -1, count) + bytes(2 * count)
+    started = time.monotonic()
+    with pytest.raises(MalformedMessageError, match="more array items"):
+        decode_request(frame)
+    # Metadata v12: an array of two, then as many unknown tags
+    tags = bytes([0x80, 0x80, 0x80, 0x10])
+    frame = struct.pack(">hhih", 3, 12, 1, -1) + bytes([0, 1, 0, 0]) + tags + bytes(2 << 25)
+    with pytest.raises(MalformedMessageError, match="more array items"):
+        decode_request(frame)
+    assert time.monotonic() - started < 1
+    # in the header too
+    frame = struct.pack(">hhih", 3, 12, 1, -1) + tags + bytes(2 << 25)
+    with pytest.raises(MalformedMessageError, match="more array items"):
+        decode_request(frame)
+    assert time.monotonic() - started < 1
 
 
 def test_a_forged_array_count_is_refused_before_anything_is_allocated() -> None:
