@@ -8,6 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from pyiceberg.table import Table
+from pyiceberg.table.refs import SnapshotRefType
+from pyiceberg.table.snapshots import Operation, Summary
+from pyiceberg.table.update import AddSnapshotUpdate, RemoveSnapshotsUpdate, SetSnapshotRefUpdate
 from tests.fixtures.tables import scan_iceberg
 
 from tailrace.sinks.backend import ForeignWriteError
@@ -103,6 +106,54 @@ def test_rows_written_by_somebody_else_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ForeignWriteError, match="written by somebody else"):
         opened(tmp_path).open_table(Target("orders", source.table, "mirror"))
     sink.close()
+
+
+@pytest.mark.parametrize("appended", [True, False])
+def test_rows_appended_by_somebody_else_are_refused_also_when_their_snapshot_has_expired(
+    tmp_path: Path, appended: bool
+) -> None:
+    source, sink = ModelSource(seed=5), opened(tmp_path)
+    writer = sink.open_table(Target("orders", source.table, "mirror"))
+    writer.stage(source.transaction(20))
+    writer.commit({("raw", 0): 1}, source.lsn)
+    sink.close()
+    table = table_of(tmp_path)
+    if appended:
+        table.append(table.scan().to_arrow().slice(0, 1))
+    compact_and_expire(table_of(tmp_path))
+    target = Target("orders", source.table, "mirror")
+    if appended:
+        with pytest.raises(ForeignWriteError, match="snapshots between have expired"):
+            opened(tmp_path).open_table(target)
+    else:
+        sink = opened(tmp_path)
+        sink.open_table(target)
+        sink.close()
+
+
+def compact_and_expire(table: Table) -> None:
+    """What foreign maintenance leaves: a head of operation `replace`, and nothing before it."""
+    head = table.current_snapshot()
+    assert head is not None
+    assert head.sequence_number is not None
+    replaced = head.model_copy(
+        update={
+            "snapshot_id": head.snapshot_id ^ 1,
+            "parent_snapshot_id": head.snapshot_id,
+            "sequence_number": head.sequence_number + 1,
+            "summary": Summary(Operation.REPLACE),
+        }
+    )
+    reference = SetSnapshotRefUpdate(
+        ref_name="main",
+        type=SnapshotRefType.BRANCH,
+        snapshot_id=replaced.snapshot_id,
+        max_ref_age_ms=None,
+        max_snapshot_age_ms=None,
+        min_snapshots_to_keep=None,
+    )
+    old = RemoveSnapshotsUpdate(snapshot_ids=[item.snapshot_id for item in table.metadata.snapshots])
+    table.catalog.commit_table(table, (), (AddSnapshotUpdate(snapshot=replaced), reference, old))
 
 
 def test_a_column_keeps_its_field_id_when_others_are_added(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def run_demo(*, rows: int, seconds: float, keep: Path | None, talk: Talk) -> Dem
             customers = create_shop(postgres.dsn, rows)
             os.environ |= {"PG_DSN": postgres.dsn, "LAKE": str(folder / "lake")}
             plan = make_plan(load_spec(quickstart))
-            load = Load(postgres.dsn, rows, customers, seconds=seconds)
+            load = Load(postgres.dsn, rows, customers, seconds=seconds, column_after_s=seconds / 2)
             expected = {"customers": customers, "transactions": rows, "enriched_transactions": rows}
             report = _Run(plan, folder, load, talk).run(expected)
             report.kept = keep is not None

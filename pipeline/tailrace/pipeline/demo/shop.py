@@ -78,22 +78,38 @@ class Load(threading.Thread):
     """Commits small transactions at about `rate` changes a second for `seconds`, then ends.
 
     Every kind of change: inserts, updates (some leave a TOASTed value unchanged), deletes, a key change,
-    a rolled-back transaction, and once a column added in the middle.
+    a rolled-back transaction, and once, after `column_after_s`, a column added.
     """
 
-    def __init__(self, dsn: str, rows: int, customers: int, *, seconds: float, rate: int = 1000) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        rows: int,
+        customers: int,
+        *,
+        seconds: float,
+        column_after_s: float,
+        rate: int = 1000,
+    ) -> None:
         super().__init__(name="load", daemon=True)
         self.counts = LoadCounts()
         self.error: BaseException | None = None
         self.elapsed_s = 0.0
         self._dsn, self._rows, self._customers = dsn, rows, customers
         self.planned_s, self._rate = seconds, rate
+        self._column_after_s = column_after_s
         self._next_id = rows + 1
+        self._over = threading.Event()
 
     @property
     def total(self) -> int:
         """Changes committed so far."""
         return sum(self.counts.changes.values())
+
+    def finish(self) -> None:
+        """End now, behind the transaction that is being written."""
+        self._over.set()
+        self.join()
 
     def run(self) -> None:
         """Write until the time is over; an error ends the load and is kept for the caller."""
@@ -102,8 +118,8 @@ class Load(threading.Thread):
             with psycopg.connect(self._dsn) as connection:
                 column_added = False
                 step = 0
-                while (elapsed := time.monotonic() - started) < self.planned_s:
-                    if not column_added and elapsed > self.planned_s / 2:
+                while (elapsed := time.monotonic() - started) < self.planned_s and not self._over.is_set():
+                    if not column_added and elapsed > self._column_after_s:
                         connection.execute("ALTER TABLE public.transactions ADD COLUMN channel text")
                         connection.commit()
                         column_added = True
@@ -126,16 +142,16 @@ class Load(threading.Thread):
         spread = {"n": updates, "step": step, "rows": self._rows}
         changed["transactions"] += connection.execute(
             "UPDATE public.transactions SET amount = amount + 1 WHERE id IN "
-            "(SELECT 1 + ((%(step)s * %(n)s + k) * 7919) %% %(rows)s FROM generate_series(1, %(n)s) k)",
+            "(SELECT 1 + ((%(step)s::bigint * %(n)s + k) * 7919) %% %(rows)s FROM generate_series(1, %(n)s) k)",
             spread,
         ).rowcount
         changed["transactions"] += connection.execute(
             "DELETE FROM public.transactions WHERE id IN "
-            "(SELECT 1 + ((%(step)s * 5 + k) * 104729) %% %(rows)s FROM generate_series(1, 5) k)",
+            "(SELECT 1 + ((%(step)s::bigint * 5 + k) * 104729) %% %(rows)s FROM generate_series(1, 5) k)",
             spread,
         ).rowcount
         changed["customers"] += connection.execute(
-            "UPDATE public.customers SET credit = credit + 1, tier = 'gold' WHERE id = 1 + %(step)s %% %(c)s",
+            "UPDATE public.customers SET credit = credit + 1, tier = 'gold' WHERE id = 1 + %(step)s::bigint %% %(c)s",
             {"step": step, "c": self._customers},
         ).rowcount
         if step % 10 == 3:  # a key change is a delete and an insert downstream

@@ -20,6 +20,7 @@ from obstore.store import from_url
 
 from tailrace.changes import ConfigError, TailraceError
 from tailrace.sinks.backend import CommitConflict
+from tailrace.sinks.folder import make_durably, sync_folder, unwritable
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class LocalStore:
         with _local_errors(target):
             temporary = self._write(target, data)
             temporary.replace(target)
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
 
     def create(self, path: str, data: bytes) -> None:
         target = self._root / path
@@ -95,7 +96,14 @@ class LocalStore:
                 raise CommitConflict(path) from None
             finally:
                 temporary.unlink()
-            _sync_folder(target.parent)
+        try:
+            sync_folder(target.parent)
+        except OSError as error:
+            raise TailraceError(
+                f"cannot sync {target.parent}: {error.strerror}; {target.name} is there, but may not survive a power "
+                "cut",
+                fix="check the disk, then start again: the table itself says what was committed",
+            ) from error
 
     def get(self, path: str) -> bytes:
         return (self._root / path).read_bytes()
@@ -120,10 +128,7 @@ class LocalStore:
 
     def _write(self, target: Path, data: Any) -> Path:
         """A synced file beside the target; removed again when it cannot be written whole."""
-        if not target.parent.is_dir():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            for folder in (target.parent, *target.parent.parents[:2]):
-                _sync_folder(folder)
+        make_durably(target.parent)
         temporary = target.parent / f".{uuid.uuid4()}.tmp"
         try:
             with temporary.open("wb") as file:
@@ -192,15 +197,4 @@ def _local_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise TailraceError(
-            f"cannot write {path}: {error.strerror}",
-            fix="check that the folder may be written and the disk has room; nothing was committed",
-        ) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        raise unwritable(path, error) from error

@@ -12,7 +12,7 @@ from typing import Any, cast
 from pyiceberg.io import OutputStream
 from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
 
-from tailrace.changes import TailraceError
+from tailrace.sinks.folder import make_durably, sync_folder, unwritable
 
 
 class DurableFileIO(PyArrowFileIO):
@@ -33,13 +33,10 @@ class _LocalFile(PyArrowFile):
 
     def create(self, overwrite: bool = False) -> OutputStream:
         try:
-            if not self._local.parent.is_dir():
-                self._local.parent.mkdir(parents=True, exist_ok=True)
-                for folder in (self._local.parent, *self._local.parent.parents[:3]):
-                    _sync_folder(folder)
+            make_durably(self._local.parent)
             stream = _SyncedFile(self._local, "wb" if overwrite else "xb")
         except OSError as error:
-            raise _unwritable(self._local, error) from error
+            raise unwritable(self._local, error) from error
         return cast(OutputStream, stream)
 
 
@@ -57,26 +54,11 @@ class _SyncedFile(io.FileIO):
             while done < len(view):
                 done += cast(int, super().write(view[done:]))
         except OSError as error:
-            raise _unwritable(self._path, error) from error
+            raise unwritable(self._path, error) from error
         return done
 
     def close(self) -> None:
         if not self.closed:
             os.fsync(self.fileno())
             super().close()
-            _sync_folder(self._path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _unwritable(path: Path, error: OSError) -> TailraceError:
-    return TailraceError(
-        f"cannot write {path}: {error.strerror}",
-        fix="check that the folder may be written and the disk has room; nothing was committed",
-    )
+            sync_folder(self._path.parent)

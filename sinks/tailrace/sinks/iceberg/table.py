@@ -44,6 +44,7 @@ from tailrace.sinks.checkpoint import Checkpoint, from_properties, to_properties
 from tailrace.sinks.iceberg import arrow_types
 from tailrace.sinks.iceberg.config import IcebergConfig
 from tailrace.sinks.iceberg.housekeeping import Housekeeping
+from tailrace.sinks.iceberg.ownership import ROWS, refuse_foreign_rows
 from tailrace.sinks.iceberg.position_deletes import write_position_deletes
 from tailrace.sinks.iceberg.snapshot import SnapshotWriter, totals
 from tailrace.sinks.iceberg.state import (
@@ -116,8 +117,6 @@ class IcebergTable:
         checkpoint = from_properties(self._owner, table.metadata.properties)
         head = table.current_snapshot()
         manifests = tuple(head.manifests(table.io)) if head is not None else ()
-        if checkpoint.epoch:
-            self._refuse_foreign_rows(table, head, checkpoint)
         data = [m for m in manifests if m.content == ManifestContent.DATA]
         files = {
             entry.data_file.file_path: IcebergFile(
@@ -135,7 +134,7 @@ class IcebergTable:
                 table.io, [m for m in manifests if m.content == ManifestContent.DELETES]
             )
         )
-        return IcebergState(
+        state = IcebergState(
             version=head.snapshot_id if head is not None else 0,
             schema=arrow_types.arrow_schema(table.schema()),
             checkpoint=checkpoint,
@@ -145,6 +144,9 @@ class IcebergTable:
             manifests=manifests,
             deletes=deletes,
         )
+        if checkpoint.epoch:
+            refuse_foreign_rows(table, checkpoint, state.live_rows(), self.location)
+        return state
 
     def create(self, schema: pa.Schema, checkpoint: Checkpoint) -> IcebergState:
         """Make the empty table; its namespace too."""
@@ -202,7 +204,8 @@ class IcebergTable:
         updates: list[TableUpdate] = []
         if change.schema is not None and schema.schema_id != base.table.schema().schema_id:
             updates += [AddSchemaUpdate(schema_=schema), SetCurrentSchemaUpdate(schema_id=-1)]
-        table = self._swap(base, [*updates, *self._snapshot_updates(base, snapshot, change)], writer)
+        properties = {**to_properties(self._owner, change.checkpoint), ROWS: str(state.live_rows())}
+        table = self._swap(base, [*updates, *self._snapshot_updates(base, snapshot, properties)], writer)
         return IcebergState(
             version=snapshot.snapshot_id,
             schema=change.schema or base.schema,
@@ -296,10 +299,10 @@ class IcebergTable:
         return manifests + old_manifests, (*base.deletes, *fresh)
 
     def _snapshot_updates(
-        self, base: IcebergState, snapshot: Snapshot, change: TableCommit
+        self, base: IcebergState, snapshot: Snapshot, properties: dict[str, str]
     ) -> list[TableUpdate]:
         updates: list[TableUpdate] = [
-            SetPropertiesUpdate(updates=to_properties(self._owner, change.checkpoint)),
+            SetPropertiesUpdate(updates=properties),
             AddSnapshotUpdate(snapshot=snapshot),
             SetSnapshotRefUpdate(
                 ref_name=_BRANCH,
@@ -364,22 +367,6 @@ class IcebergTable:
         update.union_by_name(pa.schema(changed))
         self._next_schema = update._apply()
         return self._next_schema
-
-    def _refuse_foreign_rows(self, table: Table, head: Snapshot | None, checkpoint: Checkpoint) -> None:
-        """Walk back from the head to our last snapshot: what lies between must not have changed rows."""
-        ours = str(checkpoint.sequence)
-        while head is not None:
-            summary = head.summary
-            if summary is not None and summary.additional_properties.get("tailrace.sequence") == ours:
-                return
-            if summary is not None and summary.operation is not Operation.REPLACE:
-                raise ForeignWriteError(
-                    f"snapshot {head.snapshot_id} of table {self.location} was written by somebody else and "
-                    "changes rows",
-                    fix="roll back to the snapshot before it or rebuild; others may only do maintenance",
-                )
-            parent = head.parent_snapshot_id
-            head = table.metadata.snapshot_by_id(parent) if parent is not None else None
 
     def _opened(self) -> Table:
         if self._table is None:

@@ -4,6 +4,7 @@ DuckDB's `iceberg_scan(folder)` and pyiceberg's `StaticTable.from_metadata(folde
 truth: after a kill the hint may name an older version until the next commit.
 """
 
+import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,5 +20,8 @@ def write_version_hint(table: Table) -> None:
         return
     metadata = Path(parts.path)
     temporary = metadata.parent / ".version-hint.tmp"
-    temporary.write_text(metadata.name.removesuffix(_SUFFIX))
+    with temporary.open("w") as file:
+        file.write(metadata.name.removesuffix(_SUFFIX))
+        file.flush()
+        os.fsync(file.fileno())  # a power cut must not leave an empty hint under the name
     temporary.replace(metadata.parent / "version-hint.text")
