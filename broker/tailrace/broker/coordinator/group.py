@@ -16,6 +16,8 @@ from tailrace.broker.protocol import ErrorCode
 
 Protocols = tuple[tuple[str, bytes], ...]
 
+_CONSUMER = "consumer"
+
 
 class GroupState(StrEnum):
     """States under the names that DescribeGroups and ListGroups give to clients."""
@@ -217,6 +219,35 @@ class Group:
         """Whether every member is parked in a join and nobody holds a member id without having joined."""
         return not self.pending_joins and all(m.join_reply is not None for m in self.members.values())
 
+    def accepts(self, member_id: str, instance_id: str | None, max_size: int) -> bool:
+        """Whether one more may join, or this one again, without the group growing beyond `max_size`."""
+        if self.state is GroupState.EMPTY or instance_id in self.static_members:
+            return True
+        member = self.members.get(member_id)
+        if self.state is GroupState.PREPARING:  # who is late for a group that shrank is let go
+            waiting = sum(1 for other in self.members.values() if other.join_reply is not None)
+            return (member is not None and member.join_reply is not None) or waiting < max_size
+        return member is not None or len(self.members) < max_size
+
+    def subscribed_topics(self) -> set[str] | None:
+        """Topics that the members of a consumer group read; None where that cannot be known."""
+        if self.protocol_type != _CONSUMER:
+            return None
+        if self.members and self.protocol is None:
+            return None
+        topics: set[str] = set()
+        for member in self.members.values():
+            named = read_subscription(member.metadata_of(self.protocol or ""))
+            if named is None:
+                return None
+            topics |= named
+        return topics
+
+    def is_subscribed(self, topic: str) -> bool:
+        """Whether a member may be reading `topic`; where it cannot be known, any consumer may."""
+        topics = self.subscribed_topics()
+        return self.protocol_type == _CONSUMER if topics is None else topic in topics
+
     def joined_members(self) -> tuple[JoinedMember, ...]:
         """What the leader needs to assign partitions."""
         protocol = self.protocol or ""
@@ -241,3 +272,20 @@ class Group:
     def _common_protocols(self) -> set[str]:
         offers = [{name for name, _ in member.protocols} for member in self.members.values()]
         return set.intersection(*offers) if offers else set()
+
+
+def read_subscription(metadata: bytes) -> set[str] | None:
+    """Topics of a consumer's subscription (ConsumerProtocolSubscription: int16 version, array of string, ..).
+
+    None when it is something else.
+    """
+    count = int.from_bytes(metadata[2:6], "big", signed=True)
+    topics: set[str] = set()
+    at = 6
+    for _ in range(count):
+        end = at + 2 + int.from_bytes(metadata[at : at + 2], "big")
+        if at + 2 > len(metadata) or end > len(metadata):
+            return None
+        topics.add(metadata[at + 2 : end].decode(errors="replace"))
+        at = end
+    return topics if count >= 0 and len(metadata) >= 6 else None

@@ -1,9 +1,12 @@
 """Groups and offsets on `__consumer_offsets`: what is committed, from the log and into it."""
 
 import asyncio
+import logging
+import sys
 from collections.abc import Callable, Iterable, Mapping
 
-from tailrace.broker.coordinator.group import GroupState
+from tailrace.broker.coordinator.elapsed import Elapsed
+from tailrace.broker.coordinator.group import Group, GroupState
 from tailrace.broker.coordinator.groups import GroupCoordinator
 from tailrace.broker.coordinator.internal_topic import InternalTopic, Receipt
 from tailrace.broker.coordinator.offsets import OffsetStore
@@ -15,8 +18,10 @@ from tailrace.broker.coordinator.schemas import (
     decode_consumer_offsets_key,
     encode_group_key,
 )
-from tailrace.broker.log import Clock
+from tailrace.broker.log import Clock, LogError
 from tailrace.changes import crash_point
+
+_log = logging.getLogger(__name__)
 
 
 class GroupLog:
@@ -27,6 +32,7 @@ class GroupLog:
         self.offsets = OffsetStore()
         self._topic = topic
         self._clock = clock
+        self._elapsed = Elapsed(clock)
         self._writing: set[asyncio.Task[None]] = set()
 
     def partition_of(self, group_id: str) -> int:
@@ -106,8 +112,8 @@ class GroupLog:
                 self.offsets.apply(key, receipt.base_offset + index, None)
 
     async def delete_group(self, group_id: str) -> None:
-        """Forget an empty group with all its offsets, durably.  Raises LogError."""
-        keys = [OffsetKey(group_id, topic, partition) for topic, partition in self.offsets.of_group(group_id)]
+        """Forget an empty group with all its offsets, pending ones too, durably.  Raises LogError."""
+        keys = self.offsets.keys_of_group(group_id)
         tombstones = [*(key.encode() for key in keys), encode_group_key(group_id)]
         receipt = self._topic.append(self.partition_of(group_id), [(key, None) for key in tombstones])
         self.groups.forget(group_id)  # who joins from here on makes a new group, behind these records
@@ -116,28 +122,43 @@ class GroupLog:
             self.offsets.apply(key, receipt.base_offset + index, None)
 
     async def expire(self, retention_ms: int) -> None:
-        """Forget what unused groups committed more than `retention_ms` ago, and groups with nothing left."""
-        now_ms = self._clock.now_ms()
-        for group in [group for group in self.groups if group.state is GroupState.EMPTY]:
-            expired = self.offsets.expired(group.group_id, group.since_ms, retention_ms, now_ms)
-            await self.forget_offsets(expired)
-            unused = now_ms - group.since_ms >= retention_ms and not self.offsets.has_pending(group.group_id)
-            if (
-                unused
-                and not self.offsets.of_group(group.group_id)
-                and group.state is GroupState.EMPTY
-                and not group.pending_joins
-            ):
+        """Forget offsets that nobody has used for `retention_ms`, and groups with nothing left."""
+        for group in list(self.groups):
+            unused_for = self._unused_for(group)
+            if unused_for is None:
+                continue
+            await self.forget_offsets(
+                key
+                for key, offset in self.offsets.settled(group.group_id)
+                if min(unused_for, self._elapsed.since(offset.value.committed_at_ms)) >= retention_ms
+                and not group.is_subscribed(key.topic)
+            )
+            idle = group.state is GroupState.EMPTY and not group.pending_joins
+            if idle and unused_for >= retention_ms and not self.offsets.keys_of_group(group.group_id):
                 await self.delete_group(group.group_id)
 
-    def _persist_group(self, group_id: str, value: GroupMetadata, done: Callable[[], None]) -> None:
-        receipt = self._topic.append(
-            self.partition_of(group_id), [(encode_group_key(group_id), value.encode())]
-        )
+    def _unused_for(self, group: Group) -> int | None:
+        """For how long offsets of unread topics have been out of use at least; None: not known (a rebalance)."""
+        if group.state is GroupState.EMPTY:
+            return self._elapsed.since(group.since_ms)
+        settled = group.state is GroupState.STABLE and group.subscribed_topics() is not None
+        return sys.maxsize if settled else None
+
+    def _persist_group(self, group_id: str, value: GroupMetadata, done: Callable[[bool], None]) -> None:
+        try:
+            receipt = self._topic.append(
+                self.partition_of(group_id), [(encode_group_key(group_id), value.encode())]
+            )
+        except LogError as error:
+            _log.warning(
+                "generation %d of group %s could not be written: %s", value.generation, group_id, error
+            )
+            done(False)
+            return
         task = asyncio.get_running_loop().create_task(self._finish_group(receipt, done))
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
 
-    async def _finish_group(self, receipt: Receipt, done: Callable[[], None]) -> None:
+    async def _finish_group(self, receipt: Receipt, done: Callable[[bool], None]) -> None:
         await self._topic.durable(receipt)
-        done()
+        done(True)

@@ -4,8 +4,9 @@ Pure: every call is told the time, parked requests are answered through callback
 handed to `persist` before anybody learns its assignment.  `tick` must be called a few times a second.
 """
 
+import dataclasses
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tailrace.broker.coordinator.group import (
     Group,
@@ -83,7 +84,7 @@ class GroupCoordinator:
 
     def join(self, request: JoinRequest, now_ms: int, reply: JoinReply) -> None:
         """JoinGroup: `reply` is called now, or when the rebalance completes."""
-        error = self._refuse_join(request)
+        error = self._refuse_join(request, now_ms)
         if error is not ErrorCode.NONE:
             reply(JoinResult(error, request.member_id))
             return
@@ -148,20 +149,28 @@ class GroupCoordinator:
         preparing = group.state is GroupState.PREPARING
         return ErrorCode.REBALANCE_IN_PROGRESS if preparing else ErrorCode.NONE
 
-    def leave(self, group_id: str, member_id: str, instance_id: str | None, now_ms: int) -> ErrorCode:
-        """One member of a LeaveGroup; a static member may be named by its instance id alone."""
+    def leave(self, group_id: str, leaving: Sequence[tuple[str, str | None]], now_ms: int) -> list[ErrorCode]:
+        """LeaveGroup of (member id, instance id) each; one rebalance for all of them.
+
+        A static member may be named by its instance id alone.
+        """
         group = self._groups.get(group_id)
         if group is None:
-            return ErrorCode.UNKNOWN_MEMBER_ID
+            return [ErrorCode.UNKNOWN_MEMBER_ID for _ in leaving]
+        errors = [self._leave(group, member_id, instance_id) for member_id, instance_id in leaving]
+        if ErrorCode.NONE in errors:
+            self._rebalances.lost(group, now_ms)
+        return errors
+
+    def _leave(self, group: Group, member_id: str, instance_id: str | None) -> ErrorCode:
         if member_id in group.pending_joins:
             del group.pending_joins[member_id]
-            self._rebalances.complete_if_all_joined(group, now_ms)
             return ErrorCode.NONE
-        if not member_id and instance_id is not None:
-            member_id = group.static_members.get(instance_id, "")
-        error = self._check_member(group_id, member_id, instance_id, None)
+        if not member_id:
+            member_id = group.static_members.get(instance_id or "", "")
+        error = self._check_member(group.group_id, member_id, instance_id, None)
         if error is ErrorCode.NONE:
-            self._rebalances.remove(group, group.members[member_id], now_ms)
+            group.remove(group.members[member_id])
         return error
 
     def check_commit(
@@ -219,7 +228,7 @@ class GroupCoordinator:
 
     # -- joining ---------------------------------------------------------------------------------------
 
-    def _refuse_join(self, request: JoinRequest) -> ErrorCode:
+    def _refuse_join(self, request: JoinRequest, now_ms: int) -> ErrorCode:
         if not request.group_id:
             return ErrorCode.INVALID_GROUP_ID
         low, high = self._limits.min_session_timeout_ms, self._limits.max_session_timeout_ms
@@ -230,11 +239,14 @@ class GroupCoordinator:
             if request.member_id:
                 return ErrorCode.UNKNOWN_MEMBER_ID
             group = Group(request.group_id)
+        if not group.accepts(request.member_id, request.instance_id, self._limits.max_size):
+            group.pending_joins.pop(request.member_id, None)
+            if request.member_id in group.members:
+                group.remove(group.members[request.member_id])
+                self._rebalances.lost(group, now_ms)
+            return ErrorCode.GROUP_MAX_SIZE_REACHED
         if not group.supports(request.protocol_type, [name for name, _ in request.protocols]):
             return ErrorCode.INCONSISTENT_GROUP_PROTOCOL
-        known = request.member_id in group.members or request.instance_id in group.static_members
-        if not known and len(group.members) >= self._limits.max_size:
-            return ErrorCode.GROUP_MAX_SIZE_REACHED
         return ErrorCode.NONE
 
     def _join_known(self, group: Group, request: JoinRequest, now_ms: int, reply: JoinReply) -> None:
@@ -283,22 +295,29 @@ class GroupCoordinator:
         old_id = group.static_members[request.instance_id or ""]
         leader_before = group.leader
         member = group.rename(group.members[old_id], member_id)
+        before = (member.protocols, member.rebalance_timeout_ms, member.session_timeout_ms)
         self._park_join(group, member, request, now_ms, reply)
-        if group.state is GroupState.STABLE and group.vote() == group.protocol:
-            result = group.join_result(member, skip_assignment=group.leader == member_id)
-            if not request.can_skip_assignment:
-                # an older client would assign again: name the old id as leader, so that it follows
-                result = JoinResult(
-                    ErrorCode.NONE,
-                    member_id,
-                    group.generation,
-                    group.protocol_type,
-                    group.protocol,
-                    leader_before or "",
-                )
-            self._persist(group.group_id, describe(group), lambda: member.answer_join(result))
-        else:
+        if group.state is not GroupState.STABLE or group.vote() != group.protocol:
             self._rebalances.start(group, now_ms)
+            return
+        result = group.join_result(member, skip_assignment=group.leader == member_id)
+        if not request.can_skip_assignment:
+            # an older client would assign again: name the old id as leader, so that it follows
+            result = dataclasses.replace(
+                result, leader=leader_before or "", members=(), skip_assignment=False
+            )
+
+        def stored(durable: bool) -> None:
+            if durable:
+                member.answer_join(result)
+                return
+            # the log names the old member: so does the group, and the client joins again
+            member.answer_join(JoinResult(ErrorCode.COORDINATOR_NOT_AVAILABLE, ""))
+            if group.members.get(member_id) is member:
+                group.rename(member, old_id)
+                member.protocols, member.rebalance_timeout_ms, member.session_timeout_ms = before
+
+        self._persist(group.group_id, describe(group), stored)
 
     def _park_join(
         self, group: Group, member: Member, request: JoinRequest, now_ms: int, reply: JoinReply

@@ -36,6 +36,11 @@ class OffsetStore:
             return
         if value is None:
             offsets.pop(place, None)
+            for (
+                pending
+            ) in self._pending.values():  # forgotten is forgotten: a later commit brings nothing back
+                if key in pending and pending[key].record_offset < record_offset:
+                    del pending[key]
         else:
             offsets[place] = CommittedOffset(record_offset, value)
         if not offsets:
@@ -70,10 +75,6 @@ class OffsetStore:
         key = OffsetKey(group_id, topic, partition)
         return any(key in pending for pending in self._pending.values())
 
-    def has_pending(self, group_id: str) -> bool:
-        """Whether any open transaction holds offsets of this group."""
-        return any(key.group_id == group_id for pending in self._pending.values() for key in pending)
-
     def groups(self) -> Iterator[str]:
         """Ids of the groups that have offsets."""
         return iter(self._committed)
@@ -88,12 +89,17 @@ class OffsetStore:
             if topic in names
         ]
 
-    def expired(self, group_id: str, unused_since_ms: int, retention_ms: int, now_ms: int) -> list[OffsetKey]:
-        """Offsets of an unused group that are older than `retention_ms`; none while a transaction is open."""
-        if self.has_pending(group_id):
-            return []
+    def keys_of_group(self, group_id: str) -> list[OffsetKey]:
+        """Every offset of a group, committed or waiting for its transaction's end."""
+        keys = {OffsetKey(group_id, topic, partition) for topic, partition in self.of_group(group_id)}
+        for pending in self._pending.values():
+            keys.update(key for key in pending if key.group_id == group_id)
+        return sorted(keys)
+
+    def settled(self, group_id: str) -> list[tuple[OffsetKey, CommittedOffset]]:
+        """The committed offsets that no open transaction may still move."""
         return [
-            OffsetKey(group_id, topic, partition)
+            (OffsetKey(group_id, topic, partition), offset)
             for (topic, partition), offset in self.of_group(group_id).items()
-            if now_ms - max(unused_since_ms, offset.value.committed_at_ms) >= retention_ms
+            if not self.is_unstable(group_id, topic, partition)
         ]

@@ -10,8 +10,8 @@ from tailrace.broker.coordinator.group import Group, GroupState, Member, SyncRes
 from tailrace.broker.coordinator.schemas import GroupMetadata, MemberMetadata
 from tailrace.broker.protocol import ErrorCode
 
-# write one generation of a group; the callback runs once it is durable
-Persist = Callable[[str, GroupMetadata, Callable[[], None]], None]
+# write one generation of a group; the callback is told whether it is durable now (False: no disk takes it)
+Persist = Callable[[str, GroupMetadata, Callable[[bool], None]], None]
 
 NEW_MEMBER_JOIN_TIMEOUT_MS = 5 * 60_000
 
@@ -89,9 +89,9 @@ class Rebalances:
             group.leader = joined[0].member_id
         group.protocol = group.vote()
         group.move(GroupState.COMPLETING, now_ms)
-        group.pending_syncs = {member.member_id for member in joined}
+        group.pending_syncs = set(group.members)
         group.sync_deadline_ms = now_ms + group.rebalance_timeout_ms()
-        for member in joined:
+        for member in list(group.members.values()):
             member.is_new = False
             keep_alive(member, now_ms)
             member.answer_join(group.join_result(member))
@@ -101,8 +101,14 @@ class Rebalances:
         generation = group.generation
         assigned = {member_id: bytes(assignments.get(member_id, b"")) for member_id in group.members}
 
-        def stored() -> None:
+        def stored(durable: bool) -> None:
             if group.state is not GroupState.COMPLETING or group.generation != generation:
+                return
+            if not durable:
+                for member in group.members.values():
+                    member.assignment = b""
+                    member.answer_sync(SyncResult(ErrorCode.COORDINATOR_NOT_AVAILABLE))
+                self.start(group, now_ms)
                 return
             group.move(GroupState.STABLE, now_ms)
             for member in group.members.values():
@@ -117,6 +123,10 @@ class Rebalances:
     def remove(self, group: Group, member: Member, now_ms: int) -> None:
         """A member left or its session ended: the others share its partitions."""
         group.remove(member)
+        self.lost(group, now_ms)
+
+    def lost(self, group: Group, now_ms: int) -> None:
+        """Members are gone: the others share their partitions."""
         if group.state in (GroupState.STABLE, GroupState.COMPLETING):
             self.start(group, now_ms)
         else:
@@ -153,5 +163,5 @@ def describe(group: Group, assignments: Mapping[str, bytes] | None = None) -> Gr
     )
 
 
-def _nothing() -> None:
-    """What follows a write that nobody waits for."""
+def _nothing(_: bool) -> None:
+    """What follows a write that nobody waits for: an older generation in the log has no living members."""

@@ -44,7 +44,7 @@ class TxnStatus(IntEnum):
         return self.name.title().replace("_", "")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class OffsetKey:
     """Which offset a record of `__consumer_offsets` is about."""
 

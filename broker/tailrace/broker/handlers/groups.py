@@ -144,12 +144,13 @@ def heartbeat(context: RequestContext, request: HeartbeatRequest) -> HeartbeatRe
 def leave_group(context: RequestContext, request: LeaveGroupRequest) -> LeaveGroupResponse:
     """One member before v3, several after; each with its own error."""
     groups, now_ms = context.broker.group_log.groups, context.broker.clock.now_ms()
+    if not request.group_id:
+        return LeaveGroupResponse(0, ErrorCode.INVALID_GROUP_ID)
     single = context.version < 3
     members = [LeaveGroupMember(request.member_id)] if single else request.members
-    errors = [
-        groups.leave(request.group_id, member.member_id, member.group_instance_id, now_ms)
-        for member in members
-    ]
+    errors = groups.leave(
+        request.group_id, [(member.member_id, member.group_instance_id) for member in members], now_ms
+    )
     if single:
         return LeaveGroupResponse(0, errors[0])
     return LeaveGroupResponse(
@@ -234,7 +235,7 @@ async def _delete(context: RequestContext, group_id: str) -> ErrorCode:
         return ErrorCode.INVALID_GROUP_ID
     if group is None:
         return ErrorCode.GROUP_ID_NOT_FOUND
-    if group.state is not GroupState.EMPTY or group.pending_joins:
+    if group.state is not GroupState.EMPTY:
         return ErrorCode.NON_EMPTY_GROUP
     try:
         await context.broker.group_log.delete_group(group_id)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from tailrace.broker.coordinator.group import Group, GroupState
+from tailrace.broker.coordinator.group import GroupState
 from tailrace.broker.coordinator.schemas import OffsetKey, OffsetValue
 from tailrace.broker.handlers.context import RequestContext
 from tailrace.broker.log import LogError
@@ -26,6 +26,7 @@ from tailrace.broker.protocol.messages import (
 )
 
 _FIRST_VERSION_WITH_GROUPS = 8
+_FIRST_VERSION_WITH_EPOCHS = 9
 
 Place = tuple[str, int]
 
@@ -62,6 +63,9 @@ async def offset_commit(context: RequestContext, request: OffsetCommitRequest) -
             now_ms,
             transactional=False,
         )
+    unknown = code is ErrorCode.ILLEGAL_GENERATION and log.groups.get(request.group_id) is None
+    if unknown and context.version >= _FIRST_VERSION_WITH_EPOCHS:
+        code = ErrorCode.GROUP_ID_NOT_FOUND
     offsets: dict[Place, OffsetValue] = {}
     errors: dict[Place, ErrorCode] = {}
     for topic in request.topics:
@@ -165,37 +169,22 @@ async def offset_delete(context: RequestContext, request: OffsetDeleteRequest) -
         return OffsetDeleteResponse(ErrorCode.GROUP_ID_NOT_FOUND)
     if group.state is not GroupState.EMPTY and group.protocol_type != "consumer":
         return OffsetDeleteResponse(ErrorCode.NON_EMPTY_GROUP)
-    subscribed = subscribed_topics(group)
+    present = frozenset(log.offsets.keys_of_group(request.group_id))
     keys: list[OffsetKey] = []
     topics: list[OffsetDeleteResponseTopic] = []
     for topic in request.topics:
-        code = ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC if topic.name in subscribed else ErrorCode.NONE
-        indexes = [part.partition_index for part in topic.partitions]
-        topics.append(
-            OffsetDeleteResponseTopic(
-                topic.name, [OffsetDeleteResponsePartition(index, code) for index in indexes]
-            )
-        )
-        if code is ErrorCode.NONE:
-            present = log.offsets.of_group(request.group_id)
-            keys += [
-                OffsetKey(request.group_id, topic.name, i) for i in indexes if (topic.name, i) in present
-            ]
+        answers = []
+        for part in topic.partitions:
+            place = (topic.name, part.partition_index)
+            code = check_place(context, place, None)
+            if code is ErrorCode.NONE and group.is_subscribed(topic.name):
+                code = ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC
+            elif code is ErrorCode.NONE and (key := OffsetKey(request.group_id, *place)) in present:
+                keys.append(key)
+            answers.append(OffsetDeleteResponsePartition(part.partition_index, code))
+        topics.append(OffsetDeleteResponseTopic(topic.name, answers))
     try:
         await log.forget_offsets(keys)
     except LogError as error:
         return OffsetDeleteResponse(storage_error_of_offsets(error))
     return OffsetDeleteResponse(topics=topics)
-
-
-def subscribed_topics(group: Group) -> set[str]:
-    """Topics in the subscriptions of a consumer group's members (int16 version, array of string, ..)."""
-    topics: set[str] = set()
-    for member in group.members.values():
-        raw = member.metadata_of(group.protocol or "")
-        at = 6
-        for _ in range(int.from_bytes(raw[2:6], "big", signed=True)):
-            length = int.from_bytes(raw[at : at + 2], "big")
-            topics.add(raw[at + 2 : at + 2 + length].decode(errors="replace"))
-            at += 2 + length
-    return topics

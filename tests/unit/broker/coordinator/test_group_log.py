@@ -5,8 +5,10 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.broker.log.harness import NOW_MS, ManualClock
 
 from tailrace.broker.coordinator.group import GroupState, JoinRequest, SyncRequest
 from tailrace.broker.coordinator.group_log import GroupLog
@@ -14,7 +16,7 @@ from tailrace.broker.coordinator.internal_topic import CONSUMER_OFFSETS, Interna
 from tailrace.broker.coordinator.rebalance import GroupLimits
 from tailrace.broker.coordinator.schemas import OffsetKey, OffsetValue
 from tailrace.broker.coordinator.transaction_log import Markers
-from tailrace.broker.log import Flusher, LogManager, StorageFailure, SystemClock
+from tailrace.broker.log import Flusher, LogManager, StorageFailure
 from tailrace.broker.topics import Topics
 
 GROUPS = ("a", "b", "c")
@@ -24,8 +26,8 @@ PARTITIONS = 3
 class Node:
     """The storage of one broker start, with its group log replayed."""
 
-    def __init__(self, data_dir: Path) -> None:
-        self.clock = SystemClock()
+    def __init__(self, data_dir: Path, now_ms: int = NOW_MS) -> None:
+        self.clock = ManualClock(now_ms)
         self.logs = LogManager(data_dir, clock=self.clock)
         self.topics = Topics(data_dir, self.logs)
         self.flusher = Flusher(on_high_watermark=lambda _: None, on_failure=_raise)
@@ -120,22 +122,27 @@ def test_offsets_are_after_a_restart_what_they_were_before(steps: list[tuple[str
     over_a_restart(story, then)
 
 
+async def join(node: Node, metadata: bytes) -> None:
+    """One static member, stable in group `a`."""
+    groups, now_ms = node.log.groups, node.clock.now_ms()
+    joined: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    request = JoinRequest(
+        "a", "", "static", "me", "/here", 10_000, 10_000, "consumer", (("range", metadata),), False, True
+    )
+    groups.join(request, now_ms, lambda result: joined.set_result(result.member_id))
+    member_id = await joined
+    synced: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    groups.sync(
+        SyncRequest("a", 1, member_id, "static", None, None, {member_id: b"mine"}),
+        now_ms,
+        lambda result: synced.set_result(result.assignment),
+    )
+    assert await synced == b"mine"
+
+
 def test_a_stable_group_is_there_after_a_restart() -> None:
     async def story(node: Node) -> None:
-        groups, now_ms = node.log.groups, node.clock.now_ms()
-        joined: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        request = JoinRequest(
-            "a", "", "static", "me", "/here", 10_000, 10_000, "consumer", (("range", b"topics"),), False, True
-        )
-        groups.join(request, now_ms, lambda result: joined.set_result(result.member_id))
-        member_id = await joined
-        synced: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        groups.sync(
-            SyncRequest("a", 1, member_id, "static", None, None, {member_id: b"mine"}),
-            now_ms,
-            lambda result: synced.set_result(result.assignment),
-        )
-        assert await synced == b"mine"
+        await join(node, b"topics")
 
     def then(before: Node, after: Node) -> None:
         group, restored = before.log.groups.get("a"), after.log.groups.get("a")
@@ -153,14 +160,18 @@ def test_a_stable_group_is_there_after_a_restart() -> None:
     over_a_restart(story, then)
 
 
+DAY_MS = 86_400_000
+
+
 def test_unused_groups_and_their_offsets_expire() -> None:
     async def story(node: Node) -> None:
-        old = {("t", 0): OffsetValue(5, -1, "", node.clock.now_ms() - 10_000)}
-        await node.log.commit("a", old)
-        node.log.groups.ensure("a", node.clock.now_ms() - 10_000)
-        await node.log.expire(60_000)
+        await node.log.commit("a", {("t", 0): OffsetValue(5, -1, "", node.clock.now_ms())})
+        node.log.groups.ensure("a", node.clock.now_ms())
+        node.clock.at_ms += DAY_MS - 1
+        await node.log.expire(DAY_MS)
         assert node.log.groups.get("a") is not None
-        await node.log.expire(5_000)
+        node.clock.at_ms += 1
+        await node.log.expire(DAY_MS)
         assert node.log.groups.get("a") is None
 
     def then(before: Node, after: Node) -> None:
@@ -168,3 +179,52 @@ def test_unused_groups_and_their_offsets_expire() -> None:
         assert list(after.log.groups) == []
 
     over_a_restart(story, then)
+
+
+@pytest.mark.parametrize("year_ms", [365 * DAY_MS, -365 * DAY_MS])
+def test_a_clock_that_jumped_while_the_broker_was_down_expires_nothing(tmp_path: Path, year_ms: int) -> None:
+    async def story() -> None:
+        node = Node(tmp_path)
+        await node.log.commit("a", {("t", 0): OffsetValue(5, -1, "", node.clock.now_ms())})
+        await node.close()
+        node = Node(tmp_path, NOW_MS + year_ms)
+        await node.log.expire(DAY_MS)
+        assert node.offsets().keys() == {"a"}
+        node.clock.at_ms += DAY_MS
+        await node.log.expire(DAY_MS)
+        assert node.offsets() == {}
+        await node.close()
+
+    asyncio.run(story())
+
+
+def test_no_offset_expires_while_a_transaction_may_move_it(tmp_path: Path) -> None:
+    async def story() -> None:
+        node = Node(tmp_path)
+        now_ms = node.clock.now_ms()
+        node.log.groups.ensure("a", now_ms)
+        await node.log.commit("a", {("t", p): OffsetValue(5, -1, "", now_ms) for p in range(2)})
+        await node.log.commit_in_transaction("a", 1, 0, {("t", 1): OffsetValue(6, -1, "", now_ms)})
+        node.clock.at_ms += 2 * DAY_MS
+        await node.log.expire(DAY_MS)
+        assert node.offsets()["a"].keys() == {("t", 1)}
+        await node.markers.write([(CONSUMER_OFFSETS, node.log.partition_of("a"))], 1, 0, commit=False)
+        await node.log.expire(DAY_MS)
+        assert node.log.groups.get("a") is None
+        await node.close()
+
+    asyncio.run(story())
+
+
+def test_a_stable_group_keeps_the_offsets_of_what_it_reads(tmp_path: Path) -> None:
+    async def story() -> None:
+        node = Node(tmp_path)
+        now_ms = node.clock.now_ms()
+        await join(node, b"\0\0\0\0\0\1\0\1t")
+        await node.log.commit("a", {(topic, 0): OffsetValue(5, -1, "", now_ms) for topic in "tu"})
+        node.clock.at_ms += DAY_MS
+        await node.log.expire(DAY_MS)
+        assert node.offsets()["a"].keys() == {("t", 0)}
+        await node.close()
+
+    asyncio.run(story())

@@ -29,16 +29,19 @@ class Groups:
     def __init__(self, **limits: int) -> None:
         self.now_ms = 1_000_000
         self.stored: dict[str, GroupMetadata] = {}
-        self.hold_log = False
-        self.held: list[Callable[[], None]] = []
+        self.hold_log = self.full = False
+        self.held: list[Callable[[bool], None]] = []
         self.coordinator = GroupCoordinator(GroupLimits(**limits), self._persist)
 
-    def _persist(self, group_id: str, value: GroupMetadata, done: Callable[[], None]) -> None:
-        self.stored[group_id] = value
+    def _persist(self, group_id: str, value: GroupMetadata, done: Callable[[bool], None]) -> None:
         if self.hold_log:
             self.held.append(done)
+        elif not self.full:
+            done(True)
+        if self.full:
+            done(False)
         else:
-            done()
+            self.stored[group_id] = value
 
     @property
     def group(self) -> Group:
@@ -79,6 +82,9 @@ class Groups:
 
     def heartbeat(self, member_id: str, generation: int) -> ErrorCode:
         return self.coordinator.heartbeat("g", generation, member_id, None, self.now_ms)
+
+    def leave(self, *member_ids: str) -> list[ErrorCode]:
+        return self.coordinator.leave("g", [(member_id, None) for member_id in member_ids], self.now_ms)
 
     def advance(self, ms: int) -> None:
         self.now_ms += ms
@@ -144,7 +150,7 @@ def test_nobody_learns_an_assignment_before_it_is_durable(groups: Groups) -> Non
     answers = groups.sync(joined.member_id, 1, {joined.member_id: b"mine"})
     assert not answers
     assert groups.stored["g"].members[0].assignment == b"mine"
-    groups.held[0]()
+    groups.held[0](True)
     assert answers[0].assignment == b"mine"
 
 
@@ -154,7 +160,7 @@ def test_an_assignment_that_became_durable_too_late_is_dropped(groups: Groups) -
     answers = groups.sync(joined.member_id, 1, {joined.member_id: b"old"})
     groups.join()
     assert answers[0].error is ErrorCode.REBALANCE_IN_PROGRESS
-    groups.held[0]()
+    groups.held[0](True)
     assert groups.group.state is GroupState.PREPARING
 
 
@@ -216,12 +222,12 @@ def test_the_protocol_is_the_one_that_most_members_prefer_and_all_know(groups: G
 
 def test_leaving_rebalances_at_once_and_the_last_one_leaves_an_empty_group(groups: Groups) -> None:
     first, second = groups.stable_pair()
-    assert groups.coordinator.leave("g", second, None, groups.now_ms) is ErrorCode.NONE
+    assert groups.leave(second) == [ErrorCode.NONE]
     assert groups.heartbeat(first, 2) is ErrorCode.REBALANCE_IN_PROGRESS
-    assert groups.coordinator.leave("g", first, None, groups.now_ms) is ErrorCode.NONE
+    assert groups.leave(first) == [ErrorCode.NONE]
     assert groups.group.state is GroupState.EMPTY
     assert groups.stored["g"].members == ()
-    assert groups.coordinator.leave("g", first, None, groups.now_ms) is ErrorCode.UNKNOWN_MEMBER_ID
+    assert groups.leave(first) == [ErrorCode.UNKNOWN_MEMBER_ID]
 
 
 def test_a_static_member_comes_back_without_a_rebalance(groups: Groups) -> None:
@@ -334,3 +340,100 @@ def test_stopping_sends_every_parked_member_elsewhere(groups: Groups) -> None:
     parked = groups.join()
     groups.coordinator.release_parked()
     assert parked[0].error is ErrorCode.NOT_COORDINATOR
+
+
+def test_an_assignment_that_no_disk_takes_is_told_to_nobody(groups: Groups) -> None:
+    (joined,) = groups.join()
+    groups.full = True
+    (refused,) = groups.sync(joined.member_id, 1, {joined.member_id: b"mine"})
+    assert (refused.error, refused.assignment) == (ErrorCode.COORDINATOR_NOT_AVAILABLE, b"")
+    groups.full = False
+    (again,) = groups.join(joined.member_id)
+    assert again.generation == 2
+    assert groups.sync(joined.member_id, 2, {joined.member_id: b"mine"})[0].assignment == b"mine"
+
+
+def test_a_static_member_whose_return_no_disk_takes_is_the_old_one(groups: Groups) -> None:
+    (joined,) = groups.join(instance_id="i")
+    groups.sync(joined.member_id, 1, {joined.member_id: b"mine"}, "i")
+    groups.full = True
+    (refused,) = groups.join(instance_id="i", protocols=(("range", b"more topics"),))
+    assert refused.error is ErrorCode.COORDINATOR_NOT_AVAILABLE
+    assert groups.coordinator.heartbeat("g", 1, joined.member_id, "i", groups.now_ms) is ErrorCode.NONE
+    (member,) = groups.group.members.values()
+    assert member.protocols == (("range", b"topics"),)
+
+
+def test_members_that_leave_together_cause_one_rebalance(groups: Groups) -> None:
+    (first,) = groups.join()
+    second, third = groups.join(), groups.join()
+    groups.join(first.member_id)
+    joined = [first.member_id, second[0].member_id, third[0].member_id]
+    waiting = [groups.sync(member_id, 2) for member_id in joined[1:]]
+    groups.sync(joined[0], 2, {})
+    assert all(answers[0].error is ErrorCode.NONE for answers in waiting)
+    parked = groups.join(joined[1], protocols=(("range", b"other"),))
+    assert groups.leave(joined[0], "stranger", joined[2]) == [
+        ErrorCode.NONE,
+        ErrorCode.UNKNOWN_MEMBER_ID,
+        ErrorCode.NONE,
+    ]
+    assert (parked[0].generation, len(parked[0].members)) == (3, 1)
+
+
+def test_a_member_that_was_given_an_id_can_leave_before_it_joins(groups: Groups) -> None:
+    (refused,) = groups.join(require_known_member_id=True)
+    waiting = groups.join()
+    assert groups.leave(refused.member_id) == [ErrorCode.NONE]
+    assert waiting[0].generation == 1
+
+
+def test_a_static_member_that_missed_the_rebalance_and_never_syncs_is_dropped(groups: Groups) -> None:
+    (kept,) = groups.join(instance_id="i", session_timeout_ms=20 * REBALANCE_MS)
+    groups.sync(kept.member_id, 1, {}, "i")
+    waiting = groups.join(session_timeout_ms=20 * REBALANCE_MS)
+    groups.advance(REBALANCE_MS)
+    groups.sync(waiting[0].member_id, 2, {})
+    assert groups.group.state is GroupState.STABLE
+    groups.advance(REBALANCE_MS)
+    assert list(groups.group.members) == [waiting[0].member_id]
+
+
+def test_a_member_that_rejoins_a_shrunken_group_too_late_is_let_go() -> None:
+    groups = Groups()
+    first, second = groups.stable_pair()
+    groups.coordinator = _with_limit(groups, 1)
+    waiting = groups.join(second)
+    assert not waiting or waiting[0].generation == 2
+    parked = groups.join(second, protocols=(("range", b"changed"),))
+    assert groups.join(first)[0].error is ErrorCode.GROUP_MAX_SIZE_REACHED
+    assert [m.member_id for m in parked[0].members] == [second]
+
+
+def _with_limit(groups: Groups, max_size: int) -> GroupCoordinator:
+    coordinator = GroupCoordinator(GroupLimits(max_size=max_size), groups._persist)
+    coordinator.restore("g", groups.stored["g"], groups.now_ms)
+    return coordinator
+
+
+def subscription(*topics: str) -> bytes:
+    names = b"".join(len(topic).to_bytes(2, "big") + topic.encode() for topic in topics)
+    return b"\0\0" + len(topics).to_bytes(4, "big") + names + b"\xff\xff\xff\xff"
+
+
+def test_the_topics_of_a_consumer_group_are_those_of_its_members(groups: Groups) -> None:
+    (joined,) = groups.join(protocols=(("range", subscription("a", "b")),))
+    assert groups.group.subscribed_topics() == {"a", "b"}
+    assert groups.group.is_subscribed("a")
+    assert not groups.group.is_subscribed("c")
+    groups.leave(joined.member_id)
+    assert groups.group.subscribed_topics() == set()
+
+
+@pytest.mark.parametrize(
+    "metadata", [b"", b"\0\0\x7f\xff\xff\xff", b"\0\0\0\0\0\1\0\xffa", b"\0\0\xff\xff\xff\xff"]
+)
+def test_a_subscription_that_cannot_be_read_may_be_to_anything(groups: Groups, metadata: bytes) -> None:
+    groups.join(protocols=(("range", metadata),))
+    assert groups.group.subscribed_topics() is None
+    assert groups.group.is_subscribed("a")

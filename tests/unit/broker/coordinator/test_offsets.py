@@ -30,7 +30,7 @@ def test_an_aborted_offset_is_gone() -> None:
     store.apply_transactional(0, 7, KEY, 1, value(9))
     store.end_transaction(0, 7, commit=False)
     assert store.get("g", "t", 0) is None
-    assert not store.has_pending("g")
+    assert not store.is_unstable("g", "t", 0)
 
 
 def test_a_later_plain_commit_wins_over_an_earlier_transactional_one() -> None:
@@ -51,13 +51,24 @@ def test_a_marker_ends_the_transaction_in_its_partition_only() -> None:
     assert store.is_unstable("h", "t", 0)
 
 
-def test_offsets_expire_when_their_group_was_unused_long_enough_and_no_transaction_is_open() -> None:
+def test_an_offset_is_settled_when_no_open_transaction_may_move_it() -> None:
     store = OffsetStore()
-    store.apply(KEY, 0, value(1, committed_at_ms=1_000))
-    assert store.expired("g", 2_000, 500, 2_499) == []
-    assert store.expired("g", 2_000, 500, 2_500) == [KEY]
+    store.apply(KEY, 0, value(1))
+    assert [key for key, _ in store.settled("g")] == [KEY]
     store.apply_transactional(0, 7, KEY, 1, value(2))
-    assert store.expired("g", 2_000, 500, 9_000) == []
+    assert store.settled("g") == []
+    assert store.keys_of_group("g") == [KEY]
+
+
+def test_an_offset_that_was_forgotten_does_not_come_back_with_an_older_transaction() -> None:
+    store = OffsetStore()
+    store.apply_transactional(0, 7, KEY, 1, value(2))
+    store.apply_transactional(0, 8, KEY, 3, value(4))
+    store.apply(KEY, 2, None)
+    store.end_transaction(0, 7, commit=True)
+    assert store.get("g", "t", 0) is None
+    store.end_transaction(0, 8, commit=True)
+    assert store.get("g", "t", 0) == value(4)
 
 
 def test_deleted_topics_are_found_in_every_group() -> None:
