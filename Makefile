@@ -3,10 +3,12 @@
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do $$p -c 'import sys; sys.exit(not (3,11) <= sys.version_info[:2] <= (3,12))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint types unit bench lock clean
+INTEROP := interop-kgo
+
+.PHONY: help setup demo test lint types unit bench lock clean interop $(INTEROP)
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/'
 
 .venv/installed: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "tailrace needs Python 3.11 or 3.12: install one, or set PYTHON=/path/to/python3.12"; exit 1; }
@@ -36,6 +38,12 @@ test: lint types  ## everything CI runs
 
 bench: setup  ## CPU us/row and rows/s, next to pg_recvlogical and COPY (not part of CI)
 	$(BIN)/python -m tests.benchmarks
+
+interop: setup  ## every client's own test suite against the broker, with a table (interop-kgo and so on: one suite)
+	$(BIN)/python -m tests.conformance
+
+$(INTEROP): interop-%: setup
+	$(BIN)/python -m tests.conformance $*
 
 lock: setup  ## resolve the requirements again
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
