@@ -87,6 +87,11 @@ class Client:
         wanted = None if topics is None else sorted(set(topics))
         return self.retrying("metadata", lambda: self._load_metadata(wanted))
 
+    def nodes(self) -> list[int]:
+        """The ids of the cluster's brokers; one attempt."""
+        self._load_metadata([])
+        return sorted(self._brokers)
+
     def create_topics(self, topics: Sequence[NewTopic]) -> list[str]:
         """Create the topics that do not exist yet; the names of those that this call is known to have created.
 
