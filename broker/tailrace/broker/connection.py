@@ -326,11 +326,12 @@ class Connection(asyncio.BufferedProtocol):
         capacity = len(self._buffer)
         wanted = max(missing, RECEIVE_BUFFER)
         shared = self._buffer is self._server.receive_buffer
-        if shared or missing > capacity or (capacity > _KEPT_BUFFER and wanted <= _KEPT_BUFFER):
-            # pages come into being when bytes are written to them: a forged size costs nothing
-            buffer = mmap.mmap(
-                -1, max(wanted, min(2 * missing, _KEPT_BUFFER)), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-            )
+        full = missing > capacity and rest >= capacity - capacity // 4
+        if shared or full or (capacity > _KEPT_BUFFER and wanted <= _KEPT_BUFFER):
+            # It doubles as the bytes arrive, and pages come into being when they are written to: a forged size
+            # costs nothing.
+            room = max(min(wanted, max(_KEPT_BUFFER, 2 * rest)), min(2 * missing, _KEPT_BUFFER))
+            buffer = mmap.mmap(-1, room, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             buffer[:rest] = self._view[start : self._filled]
             self._buffer, self._view = buffer, memoryview(buffer)
         elif start:

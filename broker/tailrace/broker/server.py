@@ -33,7 +33,7 @@ class BrokerServer:
         self._complaints = 0
         self._last_left = asyncio.Event()  # while stopping: no connection is open any more
         self._stopping = asyncio.Event()
-        self._requests: set[asyncio.Task[None]] = set()
+        self.unanswered: set[asyncio.Task[None]] = set()
         self._listener: asyncio.Server | None = None
 
     async def start(self) -> tuple[str, int]:
@@ -77,8 +77,8 @@ class BrokerServer:
     def track(self, work: Any) -> asyncio.Task[None]:
         """Run the rest of a request; it goes on when its client leaves."""
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
-        self._requests.add(task)
-        task.add_done_callback(self._requests.discard)
+        self.unanswered.add(task)
+        task.add_done_callback(self.unanswered.discard)
         return task
 
     def forget(self, connection: Connection) -> None:
@@ -99,9 +99,9 @@ class BrokerServer:
         for connection in self.connections:
             connection.stop_reading()
         self.broker.release_parked()
-        if self._requests and self.broker.failure is None:
-            await asyncio.wait(self._requests, timeout=_DRAIN_S)
-        for task in self._requests:
+        if self.unanswered and self.broker.failure is None:
+            await asyncio.wait(self.unanswered, timeout=_DRAIN_S)
+        for task in self.unanswered:
             task.cancel()
         for connection in list(self.connections):
             connection.close()
