@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tailrace.pipeline import cli_broker, cli_topics
+from tailrace.pipeline import cli_acls, cli_broker, cli_groups, cli_topics
 from tailrace.pipeline.command_line import AS_JSON, command, main, print_json, talk
 
 if TYPE_CHECKING:
     from tailrace.pipeline.plan import Plan
 
-__all__ = ["cli_broker", "cli_topics", "main"]
+__all__ = ["cli_acls", "cli_broker", "cli_groups", "cli_topics", "main"]
 
 FILE = click.argument("file", type=click.Path(path_type=Path))
 DATA_DIR = click.option(

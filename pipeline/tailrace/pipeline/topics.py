@@ -1,24 +1,24 @@
 """Looking into a broker from the command line: topics, offsets, schemas and records."""
 
 import json
-import re
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import fastavro
 
-from tailrace.broker.client import EARLIEST, LATEST, Client, Fetcher, TopicPartition
+from tailrace.broker.client import Client, Fetcher
 from tailrace.broker.records.columnar_parse import parse_batches
-from tailrace.changes import ConfigError, TailraceError
+from tailrace.changes import ConfigError
+from tailrace.pipeline.admin import topics as admin
+from tailrace.pipeline.admin.places import offsets_at, parse_start
 from tailrace.pipeline.plan import Endpoints
 from tailrace.registry.client import RegistryClient
 
 _DEPTHS = ("", "*/", "*/*/")
-_PATIENCE_S = 10.0  # a person waits for the answer
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+Connect = Callable[[str], Client]
 
 
 def find_endpoints(
@@ -49,61 +49,33 @@ def find_endpoints(
     return Endpoints(bootstrap or matching[0]["bootstrap"], url)
 
 
-def _client(bootstrap: str) -> Client:
-    return Client(bootstrap, client_id="tailrace-cli", retry_for_s=_PATIENCE_S)
-
-
-def list_topics(bootstrap: str) -> list[dict[str, Any]]:
-    """Every topic with its partitions and the offsets between its ends."""
-    client = _client(bootstrap)
-    try:
-        places = [place for _, topic in sorted(client.metadata().items()) for place in topic.partitions]
-        earliest, latest = _ends(client, places)
-        rows: dict[str, dict[str, Any]] = {}
-        for place in places:
-            row = rows.setdefault(place.topic, {"topic": place.topic, "partitions": 0, "records": 0})
-            row["partitions"] += 1
-            row["records"] += latest[place] - earliest[place]
-        return list(rows.values())
-    finally:
-        client.close()
-
-
-def describe_topic(endpoints: Endpoints, topic: str) -> dict[str, Any]:
-    """Offsets of each partition and the newest key and value schema."""
-    client = _client(endpoints.bootstrap)
-    try:
-        places = _partitions(client, topic)
-        earliest, latest = _ends(client, places)
-    finally:
-        client.close()
-    schemas = {}
+def describe_topic(endpoints: Endpoints, topic: str, connect: Connect) -> dict[str, Any]:
+    """What the cluster knows of a topic, and the newest key and value schema."""
+    with connect(endpoints.bootstrap) as client:
+        found = admin.describe_topic(client, topic)
+    found["schemas"] = schemas = {}
     if endpoints.registry_url:
         registry = RegistryClient(endpoints.registry_url)
         for subject in (f"{topic}-key", f"{topic}-value"):
-            found = registry.latest(subject)
-            if found is not None:
-                schemas[subject] = {"id": found[0], "schema": json.loads(found[1])}
+            newest = registry.latest(subject)
+            if newest is not None:
+                schemas[subject] = {"id": newest[0], "schema": json.loads(newest[1])}
         registry.close()
-    return {
-        "topic": topic,
-        "partitions": [
-            {"partition": place.partition, "earliest": earliest[place], "latest": latest[place]}
-            for place in places
-        ],
-        "schemas": schemas,
-    }
+    return found
 
 
-def read_topic(endpoints: Endpoints, topic: str, start: str, count: int | None) -> Iterator[dict[str, Any]]:
+def read_topic(
+    endpoints: Endpoints, topic: str, start: str, count: int | None, connect: Connect
+) -> Iterator[dict[str, Any]]:
     """Committed records, oldest first per partition; with a count of None the topic is followed."""
-    client = _client(endpoints.bootstrap)
+    where = parse_start(start)
+    client = connect(endpoints.bootstrap)
     decode = _Decoder(endpoints.registry_url)
     try:
-        places = _partitions(client, topic)
-        starts = _start_positions(client, places, start)
+        places = admin.find_topic(client, topic).partitions
+        earliest, latest = admin.ends(client, places)
+        starts = offsets_at(client, places, where, earliest, latest)
         fetcher = Fetcher(client, starts)
-        _, latest = _ends(client, places)
         left = count
         while left is None or left > 0:
             for fetched in fetcher.poll():
@@ -147,33 +119,3 @@ class _Decoder:
             return json.loads(text) if text[:1] in "{[" else text
         except ValueError:
             return data.hex()
-
-
-def _partitions(client: Client, topic: str) -> list[TopicPartition]:
-    found = client.metadata([topic])
-    if topic not in found:
-        raise TailraceError(f"there is no topic '{topic}'", fix="list them: tailrace topics list")
-    return found[topic].partitions
-
-
-def _ends(
-    client: Client, places: list[TopicPartition]
-) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
-    latest = client.list_offsets(places, LATEST, isolation="read_committed")
-    return client.list_offsets(places, EARLIEST), latest
-
-
-def _start_positions(client: Client, places: list[TopicPartition], start: str) -> dict[TopicPartition, int]:
-    earliest, latest = _ends(client, places)
-    if start == "beginning":
-        return earliest
-    if start.isdigit():
-        return {place: max(int(start), earliest[place]) for place in places}
-    match = re.fullmatch(r"-(\d+)([smhd])", start)
-    if match is None:
-        raise ConfigError(
-            f"'{start}' is no place to start", fix="write beginning, an offset, or an age like -1h"
-        )
-    since_ms = int((time.time() - int(match[1]) * _UNITS_S[match[2]]) * 1000)
-    found = client.list_offsets(places, since_ms)
-    return {place: found[place] if found[place] >= 0 else latest[place] for place in places}

@@ -1,0 +1,84 @@
+"""What the verbs share that talk to a cluster: its address, how to log in, and tables for people."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+
+import click
+
+from tailrace.changes.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tailrace.broker.client import Client
+    from tailrace.pipeline.plan import Endpoints
+
+_P = ParamSpec("_P")
+
+BOOTSTRAP = click.option(
+    "--bootstrap", metavar="H:P", help="Broker; by default the one of the pipeline that runs under .tailrace."
+)
+RUN_DIR = click.option(
+    "--data-dir", type=click.Path(path_type=Path), help="State of the run whose broker is meant."
+)
+
+
+class Cluster:
+    """The cluster that a command line means; connected when asked."""
+
+    def __init__(self, bootstrap: str | None, data_dir: Path | None) -> None:
+        self._bootstrap, self._data_dir = bootstrap, data_dir
+
+    def endpoints(self, registry_url: str | None = None) -> "Endpoints":
+        """Addresses of broker and registry."""
+        from tailrace.pipeline.topics import find_endpoints
+
+        return find_endpoints(self._bootstrap, registry_url, self._data_dir)
+
+    def connect(self, bootstrap: str) -> "Client":
+        """A client of the cluster at `bootstrap`."""
+        from tailrace.pipeline.admin.cluster import open_client
+
+        return open_client(bootstrap)
+
+    @contextmanager
+    def client(self) -> Iterator["Client"]:
+        """A client that is closed at the end."""
+        with self.connect(self.endpoints().bootstrap) as client:
+            yield client
+
+
+def with_cluster(
+    function: Callable[Concatenate[Cluster, _P], int | None],
+) -> Callable[..., int | None]:
+    """Give a verb the options that say which cluster is meant, as one `Cluster`."""
+
+    @BOOTSTRAP
+    @RUN_DIR
+    @wraps(function)
+    def run(*args: _P.args, bootstrap: str | None, data_dir: Path | None, **kwargs: _P.kwargs) -> int | None:
+        return function(Cluster(bootstrap, data_dir), *args, **kwargs)
+
+    return run
+
+
+def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows of the same keys as aligned columns under a heading; nothing for no rows."""
+    if not rows:
+        return
+    cells = [list(rows[0])] + [["-" if cell is None else str(cell) for cell in row.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def assignments(texts: Sequence[str]) -> dict[str, str]:
+    """`name=value` each.  Raises ConfigError."""
+    found = {}
+    for text in texts:
+        name, given, value = text.partition("=")
+        if not given:
+            raise ConfigError(f"'{text}' is not NAME=VALUE", fix="write it like retention.ms=3600000")
+        found[name] = value
+    return found
