@@ -2,7 +2,6 @@
 bounded, files are given back."""
 
 import asyncio
-import os
 import resource
 import socket
 import struct
@@ -36,7 +35,7 @@ def rss(broker: EmbeddedBroker) -> int:
 
 def open_files(broker: EmbeddedBroker) -> int:
     """Of the broker, in round tens: it opens and closes files of its own, too."""
-    return len(os.listdir(f"/proc/{broker.pid}/fd")) // 10 * 10
+    return len(list(Path(f"/proc/{broker.pid}/fd").iterdir())) // 10 * 10
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:
@@ -204,8 +203,7 @@ def test_a_pipeline_of_ten_thousand_requests_is_answered_in_order_while_others_a
         answers: list[int] = []
 
         def receive() -> None:
-            for _ in range(count):
-                answers.append(struct.unpack_from(">i", eager.receive_bytes())[0])
+            answers.extend(struct.unpack_from(">i", eager.receive_bytes())[0] for _ in range(count))
 
         receiver = threading.Thread(target=receive)
         sender.start()
