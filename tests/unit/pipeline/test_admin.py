@@ -103,7 +103,7 @@ def test_a_group_is_shown_with_its_members_and_is_set_back_only_without_them(
         deadline = time.monotonic() + DEADLINE_S
         while not (message := consumer.poll(0.2)):
             assert time.monotonic() < deadline
-        consumer.commit(message, asynchronous=False)
+        consumer.commit(message=message, asynchronous=False)
         found = command.json("groups", "describe", "readers")
         assert (found["state"], found["members"][0]["client_id"]) == ("Stable", "shop")
         assert found["members"][0]["partitions"] == ["orders/0"]
