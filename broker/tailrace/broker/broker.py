@@ -14,8 +14,9 @@ from tailrace.broker.coordinator.transaction_log import Markers, ProducerIdBlock
 from tailrace.broker.coordinator.transactions import TransactionCoordinator, TransactionLimits
 from tailrace.broker.log import Flusher, LogManager, StorageFailure, SystemClock
 from tailrace.broker.metrics.requests import RequestMetrics
+from tailrace.broker.protection import Protection
 from tailrace.broker.records.record import Record, encode_batch
-from tailrace.broker.topics import Topics
+from tailrace.broker.topics import DATABASE, Topics
 from tailrace.broker.waiting_fetches import WaitingFetches
 from tailrace.changes.status import StatusFile
 
@@ -57,6 +58,7 @@ class Broker:
         self.waiting_fetches = WaitingFetches()
         self.logs = LogManager(config.data_dir, clock=self.clock)
         self.topics = Topics(config.data_dir, self.logs)
+        self.security = Protection(config, config.doors(), config.data_dir / DATABASE)
         self.flusher = Flusher(on_high_watermark=self.waiting_fetches.wake, on_failure=self._fail)
         self.group_log = GroupLog(
             self._internal_topic(CONSUMER_OFFSETS, config.offsets_topic_partitions),
@@ -99,6 +101,7 @@ class Broker:
 
     async def start(self) -> None:
         """Replay the coordinators' logs, finish interrupted transactions, start the periodic work."""
+        await self.security.start()
         self.group_log.replay()
         for batch in self._state_topic.replay():
             for record in batch.records:
@@ -142,6 +145,7 @@ class Broker:
             self.logs.close()
         else:
             self._write_status("failed")
+        self.security.close()
         self.topics.close()
 
     def _fail(self, error: StorageFailure) -> None:

@@ -1,15 +1,17 @@
 """The options of one broker process, checked before anything is opened."""
 
-import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tailrace.broker.options import about, option, options_of
+from tailrace.broker.security_options import SecurityOptions
 from tailrace.changes.errors import ConfigError
+from tailrace.security.listeners import Listener, SecurityProtocol
+from tailrace.security.listeners import is_loopback as is_loopback
 
 
 @dataclass(frozen=True, slots=True)
-class BrokerConfig:
+class BrokerConfig(SecurityOptions):
     """What a broker is told at start; the names follow Kafka's `server.properties` where one exists.
 
     Raises ConfigError for an option outside its range, and for a listener beyond loopback without
@@ -135,18 +137,26 @@ class BrokerConfig:
             raise ConfigError(
                 f"broker option transaction.version is {self.transaction_version}, not 0, 1 or 2"
             )
-        if self.host in ("0.0.0.0", "::", "") and not self.advertised_host:
+        if self.host in ("0.0.0.0", "::", "") and not self.advertised_host and not self.listeners:
             raise ConfigError(
                 f"the broker would listen on every address ({self.host or 'none given'}), and clients cannot "
                 "be told which of them to use",
                 fix="Give the address that clients connect to as the advertised host",
             )
-        if not self.insecure and not is_loopback(self.host):
-            raise ConfigError(
-                f"the broker would listen on {self.host}, which other machines can reach, and it has "
-                "neither TLS nor authentication yet",
-                fix="Listen on 127.0.0.1, or accept an open listener with --insecure",
-            )
+        self.check_security()
+        self.doors()
+
+    def doors(self) -> tuple[Listener, ...]:
+        """The listeners: those of `listeners`, else one in plain text on `host` and `port`."""
+        plain = Listener(
+            "PLAINTEXT",
+            SecurityProtocol.PLAINTEXT,
+            self.host,
+            self.port,
+            self.advertised_host or self.host,
+            self.advertised_port,
+        )
+        return self.bound_listeners(plain, insecure=self.insecure)
 
 
 OPTIONS = options_of(BrokerConfig)
@@ -155,13 +165,3 @@ OPTIONS = options_of(BrokerConfig)
 
 def _name_of(field: str) -> str:
     return next(option.name for option in OPTIONS.values() if option.field == field)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host` (a literal address or `localhost`)."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -14,13 +14,17 @@ import inspect
 import logging
 import mmap
 import socket
+import ssl
 import struct
 import time
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+from tailrace.broker.caller import ANYBODY
+from tailrace.broker.gate import LOGIN_APIS, MOST_BEFORE_LOGIN, Meter
+from tailrace.broker.guards import guarded
 from tailrace.broker.handlers import HANDLERS, RequestContext
 from tailrace.broker.handlers.api_versions import unsupported_version_answer
 from tailrace.broker.handlers.context import CloseConnection
@@ -35,8 +39,12 @@ from tailrace.broker.protocol import (
     decode_request,
     encode_response,
 )
+from tailrace.security.principals import ANONYMOUS, Principal
+from tailrace.security.sasl import SaslFailure, SaslSession
+from tailrace.security.scram import Mechanism
 
 if TYPE_CHECKING:
+    from tailrace.broker.listening import Door
     from tailrace.broker.server import BrokerServer
 
 RECEIVE_BUFFER = 1 << 16
@@ -65,10 +73,18 @@ class _Slot:
 class Connection(asyncio.BufferedProtocol):
     """One client."""
 
-    def __init__(self, server: "BrokerServer") -> None:
+    def __init__(self, server: "BrokerServer", door: "Door", address: str) -> None:
         self._server = server
         self._broker = server.broker
         self._config = server.config
+        self._door = door
+        self.address = address
+        self._session: SaslSession | None = None
+        self._caller = ANYBODY
+        self._meter = Meter(server.broker.security.quotas)
+        self._muted = False  # over a quota: nothing is read or started until its time is over
+        self._most_frame = server.config.request_max_bytes
+        self._opened = time.monotonic()
         self._buffer: Buffer | mmap.mmap = server.receive_buffer
         self._view = server.receive_view
         self._filled = 0
@@ -91,10 +107,10 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)
         sock: socket.socket = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        peer = transport.get_extra_info("peername")
-        self._client_host = f"/{peer[0]}" if peer else ""
+        self._client_host = f"/{self.address}"
         self._server.connections.add(self)
         self._broker.counters.connections += 1
+        self._meet(transport.get_extra_info("ssl_object"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -117,7 +133,7 @@ class Connection(asyncio.BufferedProtocol):
         missing = 0
         while self._filled - start >= _SIZE.size:
             (size,) = _SIZE.unpack_from(self._buffer, start)
-            if not 0 < size <= self._config.request_max_bytes:
+            if not 0 < size <= self._most_frame:
                 self._drop(*self._impossible_size(size, start))
                 return
             begin, end = start + _SIZE.size, start + _SIZE.size + size
@@ -182,10 +198,81 @@ class Connection(asyncio.BufferedProtocol):
         elif self._frame_began and self._reading and self._frame_began < now - idle_s:
             self._server.complain("connection from %s closed: it finishes no frame", self._client_host)
             self.abort()
-        elif not self._slots and not self._backlog and self.last_active < now - idle_s:
+        elif self._logs_in_too_slowly(now):
+            self._server.complain("connection from %s closed: it does not log in", self._client_host)
+            self.abort()
+        elif not (self._slots or self._backlog or self._muted) and self.last_active < now - idle_s:
             self.close()
         elif not self._filled and self.last_active < now - _BUFFER_KEPT_S:
             self._share_buffer()
+
+    def rests_on(self, changed: Collection[tuple[str, Mechanism]]) -> bool:
+        """Whether the client logged in with one of these credentials."""
+        return self._session is not None and self._session.uses(changed)
+
+    def revoke(self) -> None:
+        """Serve nothing more to a client whose credential is gone."""
+        self._server.complain("connection from %s closed: its credential changed", self._client_host)
+        self.stop_reading()
+        self.close()
+
+    # -- login -----------------------------------------------------------------------------------------
+
+    def _meet(self, ssl_object: ssl.SSLObject | None) -> None:
+        """Find out who came: by certificate, or by the login that is to follow."""
+        security, listener = self._broker.security, self._door.listener
+        principal = security.certified(ssl_object) if not listener.protocol.sasl else ANONYMOUS
+        if principal is None:
+            self._server.complain(
+                "connection from %s closed: no rule of ssl.principal.mapping.rules fits its certificate",
+                self._client_host,
+            )
+            self.abort()
+            return
+        self._session = security.session(listener, self.address)
+        self._introduce(principal)
+        if self._session is not None:
+            self._most_frame = min(MOST_BEFORE_LOGIN, self._config.request_max_bytes)
+
+    def _introduce(self, principal: Principal) -> None:
+        self._caller = self._broker.security.caller(
+            principal, self.address, self._session, self._door.listener, self._door.advertised
+        )
+
+    def _logs_in_too_slowly(self, now: float) -> bool:
+        session = self._session
+        if session is None or session.principal is not None:
+            return False
+        return self._opened < now - self._config.authentication_timeout_ms / 1000
+
+    def _after_login_step(self, session: SaslSession) -> None:
+        if session.failed:
+            self._stopping = True  # what follows a failed login is not served
+            self._backlog.clear()
+            self.close()
+        elif session.principal is not None:
+            self._introduce(session.principal)
+            self._most_frame = self._config.request_max_bytes
+
+    def _take_raw_token(self, session: SaslSession, frame: Buffer) -> None:
+        """A message of the exchange without a request around it: what follows SaslHandshake v0."""
+        slot = _Slot(False, len(frame))
+        self._slots.append(slot)
+        self._server.track(self._answer_raw_token(session, slot, bytes(frame)))
+
+    async def _answer_raw_token(self, session: SaslSession, slot: _Slot, token: bytes) -> None:
+        try:
+            answer, _ = await session.answer(token)
+        except SaslFailure as failure:
+            await asyncio.sleep(self._config.connection_failed_authentication_delay_ms / 1000)
+            self._server.complain("login from %s failed: %s", self._client_host, failure)
+            self.abort()
+            return
+        slot.parts = [_SIZE.pack(len(answer)), answer]
+        self._send_ready()
+        self._after_login_step(session)
+        self._work_off_backlog()
+        self._read_or_pause()
 
     # -- requests --------------------------------------------------------------------------------------
 
@@ -198,7 +285,7 @@ class Connection(asyncio.BufferedProtocol):
         self._read_or_pause()
 
     def _may_start(self, frame: Buffer) -> bool:
-        if self._client_slow or self._resting:
+        if self._client_slow or self._resting or self._muted:
             return False
         if not self._slots:
             return True
@@ -206,6 +293,10 @@ class Connection(asyncio.BufferedProtocol):
         return is_produce and all(slot.is_produce for slot in self._slots)
 
     def _start(self, frame: Buffer) -> None:
+        session = self._session
+        if session is not None and session.raw:
+            self._take_raw_token(session, frame)
+            return
         try:
             header, request = decode_request(frame)
         except UnsupportedVersionError as error:
@@ -218,11 +309,20 @@ class Connection(asyncio.BufferedProtocol):
         if handler is None:
             self._drop("API key %d, which is not served", header.api_key)
             return
+        api_key = cast(ApiKey, header.api_key)
+        if session is not None and api_key not in LOGIN_APIS and not session.may_ask:
+            self._drop("%s without a login that holds", api_key.name)
+            return
         slot = _Slot(header.api_key is ApiKey.PRODUCE, len(frame))
         self._slots.append(slot)
-        context = RequestContext(self._broker, header.api_version, header.client_id or "", self._client_host)
+        caller = self._caller
+        context = RequestContext(
+            self._broker, header.api_version, header.client_id or "", self._client_host, caller
+        )
+        if self._meter.active and api_key is ApiKey.FETCH:
+            self._meter.narrow(caller.principal, context.client_id, request)
         try:
-            answer = handler(context, request)
+            answer = guarded(context, api_key, request, handler)
             if inspect.isawaitable(answer):
                 task = self._server.track(self._finish(slot, header, request, answer))
                 if header.api_key is ApiKey.FETCH:
@@ -244,13 +344,39 @@ class Connection(asyncio.BufferedProtocol):
 
     def _answer(self, slot: _Slot, header: RequestHeader, answer: Any) -> None:
         api_key = cast(ApiKey, header.api_key)
-        if answer is None:
-            slot.parts = []
-        else:
-            slot.parts = encode_response(api_key, header.api_version, header.correlation_id, answer)
+        slot.parts = self._encoded(slot, header, answer)
         took_ms = (time.monotonic() - slot.began) * 1000
         self._broker.requests.answered(api_key, header.api_version, took_ms, answer)
         self._send_ready()
+        if self._session is not None and api_key in LOGIN_APIS:
+            self._after_login_step(self._session)
+
+    def _encoded(self, slot: _Slot, header: RequestHeader, answer: Any) -> list[Buffer]:
+        api_key = cast(ApiKey, header.api_key)
+
+        def encode(answer: Any) -> list[Buffer]:
+            if answer is None:
+                return []
+            return encode_response(api_key, header.api_version, header.correlation_id, answer)
+
+        if not self._meter.active:
+            return encode(answer)
+        caller, client_id = self._caller.principal, header.client_id or ""
+        parts, delay_s = self._meter.encode(caller, client_id, api_key, slot.size, answer, encode)
+        if delay_s > 0:
+            self._mute(delay_s)
+        return parts
+
+    def _mute(self, delay_s: float) -> None:
+        """Neither read nor start anything: the client is over its quota (KIP-219)."""
+        if not self._muted:
+            self._muted = True
+            asyncio.get_running_loop().call_later(delay_s, self._unmute)
+            self._read_or_pause()
+
+    def _unmute(self) -> None:
+        self._muted = False
+        self._go_on()
 
     def _answer_unsupported(self, error: UnsupportedVersionError, size: int) -> None:
         header = error.header
@@ -297,7 +423,7 @@ class Connection(asyncio.BufferedProtocol):
             self._held_bytes < self._config.max_in_flight_bytes
             and len(self._slots) + len(self._backlog) < _MOST_UNANSWERED
         )
-        wanted = room and not self._client_slow and not self._stopping
+        wanted = room and not (self._client_slow or self._stopping or self._muted)
         if self._transport is None or wanted == self._reading:
             return
         self._reading = wanted
@@ -349,6 +475,8 @@ class Connection(asyncio.BufferedProtocol):
             return ("a TLS handshake, and this listener speaks plain text",)
         if first in _HTTP:
             return ("what looks like HTTP, and this listener speaks Kafka's protocol",)
+        if self._most_frame < self._config.request_max_bytes:
+            return ("a frame of %d bytes before its login; at most %d then", size, self._most_frame)
         limit = self._config.request_max_bytes
         return ("a frame of %d bytes; socket.request.max.bytes is %d", size, limit)
 

@@ -32,8 +32,14 @@ class EmbeddedBroker:
 
     @property
     def bootstrap(self) -> str:
-        """`host:port` for a client's `bootstrap.servers`."""
-        return f"{self.config.host}:{self.config.port}"
+        """`host:port` of the first listener, for a client's `bootstrap.servers`."""
+        first = self.config.doors()[0]
+        return f"{first.host}:{first.port}"
+
+    def address(self, listener: str) -> str:
+        """`host:port` of the listener with this name."""
+        (found,) = [door for door in self.config.doors() if door.name == listener]
+        return f"{found.host}:{found.port}"
 
     @property
     def pid(self) -> int:
@@ -66,7 +72,12 @@ class EmbeddedBroker:
                 reason = log.read()[-2000:].strip()
             raise TailraceError(f"the embedded broker exited with code {code} at start: {reason}")
         self._process = process
-        self.config = dataclasses.replace(self.config, port=json.loads(ready)["port"])
+        told = json.loads(ready)
+        if self.config.listeners:
+            doors = [dataclasses.replace(d, port=told["listeners"][d.name]) for d in self.config.doors()]
+            self.config = dataclasses.replace(self.config, listeners=tuple(map(str, doors)))
+        else:
+            self.config = dataclasses.replace(self.config, port=told["port"])
         return self
 
     def kill(self) -> None:

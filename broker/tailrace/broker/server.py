@@ -2,17 +2,18 @@
 
 import asyncio
 import contextlib
-import errno
 import logging
 import resource
-import socket
 import time
+from collections.abc import Collection
 from typing import Any
 
 from tailrace.broker.broker import Broker
 from tailrace.broker.config import BrokerConfig
 from tailrace.broker.connection import RECEIVE_BUFFER, Connection
-from tailrace.changes.errors import ConfigError, TailraceError
+from tailrace.broker.listening import BACKLOG, Door, Porter, bind
+from tailrace.changes.errors import ConfigError
+from tailrace.security.scram import Mechanism
 
 _DRAIN_S = 5.0
 _COMPLAINTS_PER_SECOND = 20  # so that garbage on the port does not fill the log
@@ -34,7 +35,8 @@ class BrokerServer:
         self._last_left = asyncio.Event()  # while stopping: no connection is open any more
         self._stopping = asyncio.Event()
         self.unanswered: set[asyncio.Task[None]] = set()
-        self._listener: asyncio.Server | None = None
+        self.doors: list[Door] = []
+        self._porters: list[asyncio.Task[None]] = []
 
     async def start(self) -> tuple[str, int]:
         """Take the port, recover, then listen; returns the address.
@@ -43,19 +45,41 @@ class BrokerServer:
         directory cannot be used.
         """
         raise_file_limit()
-        sock = self._bind()
         try:
-            port = sock.getsockname()[1]
+            for listener in self.config.doors():
+                self.doors.append(bind(listener))
             self.broker = self._open()
-            self.broker.port = self.config.advertised_port or port
+            self.broker.host, self.broker.port = self.doors[0].advertised
+            self.broker.security.users.on_change = self._close_sessions
             await self.broker.start()
-            loop = asyncio.get_running_loop()
-            self._listener = await loop.create_server(lambda: Connection(self), sock=sock, backlog=512)
+            for door in self.doors:
+                door.socket.listen(BACKLOG)
+            self._porters = [asyncio.create_task(self._porter(door).run()) for door in self.doors]
         except BaseException:
-            sock.close()
+            for door in self.doors:
+                door.socket.close()
             raise
-        _log.info("broker listens on %s:%d", self.config.host, port)
-        return self.config.host, port
+        for door in self.doors:
+            _log.info("broker listens on %s (%s)", door, door.listener.protocol)
+        return self.doors[0].listener.host, self.doors[0].port
+
+    def _porter(self, door: Door) -> Porter:
+        return Porter(
+            door,
+            self.broker.security,
+            make=lambda address: Connection(self, door, address),
+            complain=self.complain,
+            handshake_timeout_s=self.config.authentication_timeout_ms / 1000,
+        )
+
+    def _close_sessions(self, changed: Collection[tuple[str, Mechanism]]) -> None:
+        """Hang up on whoever logged in with a credential that is another one now, or none.
+
+        In a later turn of the loop, so that the one who changed it gets the answer.
+        """
+        gone = [connection for connection in self.connections if connection.rests_on(changed)]
+        for connection in gone:
+            asyncio.get_running_loop().call_soon(connection.revoke)
 
     def stop(self) -> None:
         """Ask `run_until_stopped` to end (signal handlers call this)."""
@@ -84,6 +108,7 @@ class BrokerServer:
     def forget(self, connection: Connection) -> None:
         """The connection is closed."""
         self.connections.discard(connection)
+        self.broker.security.limits.release(connection.address)
         if self._stopping.is_set() and not self.connections:
             self._last_left.set()
 
@@ -94,8 +119,9 @@ class BrokerServer:
             _log.warning(message, *args)
 
     async def _close(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
+        for porter in self._porters:
+            porter.cancel()
+        await asyncio.gather(*self._porters, return_exceptions=True)
         for connection in self.connections:
             connection.stop_reading()
         self.broker.release_parked()
@@ -122,6 +148,7 @@ class BrokerServer:
             more = self._complaints - _COMPLAINTS_PER_SECOND
             _log.warning("%d more warnings about clients were left out", more)
         self._complaints = 0
+        self.broker.security.refresh()
         now, idle_s = time.monotonic(), self.config.connections_max_idle_ms / 1000
         for connection in list(self.connections):
             connection.look_after(now, idle_s)
@@ -134,29 +161,6 @@ class BrokerServer:
                 f"the broker cannot use the data directory {self.config.data_dir}: {error.strerror}",
                 fix="Choose a directory that can be written with --data-dir",
             ) from error
-
-    def _bind(self) -> socket.socket:
-        host, port = self.config.host, self.config.port
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            # IPv4 first: clients that resolve `localhost` try it at the latest as their second
-            family, kind, protocol, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
-            sock = socket.socket(family, kind, protocol)
-        except OSError as error:
-            raise TailraceError(f"the broker cannot listen on {host}: {error}") from error
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(address)
-        except OSError as error:
-            sock.close()
-            if error.errno == errno.EADDRINUSE:
-                raise TailraceError(
-                    f"the broker cannot listen on {host}:{port}: another process uses this port",
-                    fix="Stop that process or choose another port with --listen",
-                ) from error
-            raise TailraceError(f"the broker cannot listen on {host}:{port}: {error.strerror}") from error
-        sock.setblocking(False)
-        return sock
 
 
 def raise_file_limit() -> None:

@@ -24,6 +24,16 @@ class Identity:
     expires_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class TokenRules:
+    """What a token must say: `skew_s` seconds of clock difference are allowed."""
+
+    issuer: str
+    audiences: tuple[str, ...]
+    subject_claim: str = "sub"
+    skew_s: int = 30
+
+
 class TokenValidator(Protocol):
     """Checks tokens."""
 

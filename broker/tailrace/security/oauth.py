@@ -13,7 +13,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from email.message import Message
 from http.client import HTTPResponse
 from pathlib import Path
@@ -26,7 +25,7 @@ from joserfc.jwk import ECKey, KeySet, OKPKey, RSAKey
 from joserfc.jws import extract_compact
 
 from tailrace.changes.errors import ConfigError
-from tailrace.security.bearer import Identity, TokenError
+from tailrace.security.bearer import Identity, TokenError, TokenRules
 from tailrace.security.listeners import is_loopback
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -34,16 +33,6 @@ MAX_TOKEN_BYTES = 64 << 10
 _MAX_KEY_SET_BYTES = 1 << 20
 _FETCH_TIMEOUT_S = 10.0
 _MIN_REFRESH_S = 10.0  # an unknown key id makes us look again, but not for every bad token
-
-
-@dataclass(frozen=True, slots=True)
-class TokenRules:
-    """What a token must say: `skew_s` seconds of clock difference are allowed."""
-
-    issuer: str
-    audiences: tuple[str, ...]
-    subject_claim: str = "sub"
-    skew_s: int = 30
 
 
 _Key = RSAKey | ECKey | OKPKey

@@ -62,6 +62,11 @@ class Rate:
         rate = self._total / window
         return (rate - limit) / limit * window if rate > limit else 0.0
 
+    def is_quiet(self, now: float) -> bool:
+        """Whether nothing was counted in the last 11 seconds."""
+        self._forget(now)
+        return self._total <= 0
+
     def _forget(self, now: float) -> None:
         while self._samples and now - self._samples[0][0] >= _SAMPLES * _SAMPLE_S:
             self._total -= self._samples.popleft()[1]
@@ -101,6 +106,11 @@ class Quotas:
         found = self._find(key, user, client_id)
         if found is not None:
             self._rate(key, found[0]).record(-amount, now)
+
+    def is_quiet(self, key: str, user: str, client_id: str, now: float) -> bool:
+        """Whether nothing was counted for the client lately."""
+        found = self._find(key, user, client_id)
+        return found is not None and self._rate(key, found[0]).is_quiet(now)
 
     def connection_delay_s(self, ip: str, now: float) -> float:
         """Count a connection from an address; above 0: it comes too soon after others."""

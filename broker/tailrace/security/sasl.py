@@ -189,6 +189,8 @@ class SaslSession:
         self._proven: Proven | None = None
         self._proven_by = ""
         self._ends_at = math.inf
+        self.raw = False
+        """Whether the messages of the exchange come without requests around them (SaslHandshake v0)."""
         self.failed = False
         """After a failure nothing but the end of the connection follows."""
 
@@ -211,12 +213,12 @@ class SaslSession:
         """Whether the session rests on one of these credentials."""
         return self._proven is not None and not self._proven.credentials.isdisjoint(changed)
 
-    def choose(self, mechanism: str) -> bool:
+    def choose(self, mechanism: str, *, raw: bool = False) -> bool:
         """Begin an exchange; False: the mechanism is not offered."""
         if mechanism not in self.offered:
             self.failed = True
             return False
-        self._mechanism = mechanism
+        self._mechanism, self.raw = mechanism, raw
         self._exchange = self._authenticator.exchange(mechanism)
         return True
 
@@ -239,6 +241,7 @@ class SaslSession:
                 self._authenticator.failed_logins.record(self._address, failure.user, self._clock())
             raise
         self._proven, self._proven_by, self._exchange = exchange.proven, self._mechanism, None
+        self.raw = False
         left_s = min(self._max_lifetime_s, exchange.proven.expires_at - self._epoch())
         self._ends_at = self._clock() + left_s
         return message, 0 if math.isinf(left_s) else max(1, int(left_s * 1000))

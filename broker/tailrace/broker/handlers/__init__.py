@@ -16,8 +16,11 @@ from tailrace.broker.handlers import (
     metadata,
     offsets,
     produce,
+    quotas,
+    sasl,
     topics,
     transactions,
+    users,
 )
 from tailrace.broker.handlers.context import Handler, RequestContext
 from tailrace.broker.protocol import ApiKey
@@ -36,6 +39,8 @@ HANDLERS: dict[ApiKey, Handler] = {
     ApiKey.SYNC_GROUP: groups.sync_group,
     ApiKey.DESCRIBE_GROUPS: groups.describe_groups,
     ApiKey.LIST_GROUPS: groups.list_groups,
+    ApiKey.SASL_HANDSHAKE: sasl.sasl_handshake,
+    ApiKey.SASL_AUTHENTICATE: sasl.sasl_authenticate,
     ApiKey.API_VERSIONS: api_versions.api_versions,
     ApiKey.CREATE_TOPICS: topics.create_topics,
     ApiKey.DELETE_TOPICS: topics.delete_topics,
@@ -60,6 +65,10 @@ HANDLERS: dict[ApiKey, Handler] = {
     ApiKey.ALTER_PARTITION_REASSIGNMENTS: cluster.alter_partition_reassignments,
     ApiKey.LIST_PARTITION_REASSIGNMENTS: topics.list_partition_reassignments,
     ApiKey.OFFSET_DELETE: offsets.offset_delete,
+    ApiKey.DESCRIBE_CLIENT_QUOTAS: quotas.describe_client_quotas,
+    ApiKey.ALTER_CLIENT_QUOTAS: quotas.alter_client_quotas,
+    ApiKey.DESCRIBE_USER_SCRAM_CREDENTIALS: users.describe_user_scram_credentials,
+    ApiKey.ALTER_USER_SCRAM_CREDENTIALS: users.alter_user_scram_credentials,
     ApiKey.DESCRIBE_CLUSTER: metadata.describe_cluster,
     ApiKey.DESCRIBE_QUORUM: cluster.describe_quorum,
     ApiKey.DESCRIBE_PRODUCERS: describe_transactions.describe_producers,

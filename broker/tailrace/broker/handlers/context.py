@@ -5,22 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tailrace.broker.broker import Broker
+from tailrace.broker.caller import ANYBODY, Caller
 from tailrace.security.authorizer import Access
-from tailrace.security.principals import ANONYMOUS, Principal
-from tailrace.security.sasl import SaslSession
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who is at the other end of a connection, and through which listener."""
-
-    principal: Principal = ANONYMOUS
-    access: Access | None = None  # None: no authorizer
-    session: SaslSession | None = None  # None: a listener without SASL
-    advertised: tuple[str, int] | None = None  # host and port that its listener tells; None: the broker's only one
-
-
-_ANYBODY = Caller()
+from tailrace.security.principals import Principal
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +18,7 @@ class RequestContext:
     version: int
     client_id: str
     client_host: str
-    caller: Caller = _ANYBODY
+    caller: Caller = ANYBODY
 
     @property
     def principal(self) -> Principal:
