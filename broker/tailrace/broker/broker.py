@@ -120,13 +120,13 @@ class Broker:
         ]
 
     def prepare_key_checks(self, topic: str) -> None:
-        """Have the loops compiled that check the keys of a compacted topic, in a thread, once.
+        """Have the loops compiled that read the records sent to such a topic, in a thread, once.
 
         Otherwise the first produce request would stop the event loop for seconds.
         """
         if self._key_checks is not None or (topic, 0) in self.logs.offline():
             return
-        if self.topics.log(topic, 0).config.compact:
+        if self.topics.log(topic, 0).config.reads_records:
             self._key_checks = asyncio.get_running_loop().run_in_executor(None, _check_some_keys)
 
     def release_parked(self) -> None:

@@ -4,6 +4,7 @@
         identity         name, value                cluster id, next producer id
         topics           topic id, name, partitions, created partitions, internal
         topic_configs    topic id, name, value      only what was set
+        broker_configs   broker, name, value        defaults for all topics, see `topic_configs`
         deleted_topics   topic id, name, partitions whose directories are still to be removed
 
 WAL with synchronous=FULL: what is committed survives a power cut.  A topic is committed first and its
@@ -21,8 +22,9 @@ from pathlib import Path
 from uuid import UUID
 
 from tailrace.broker.log import LogError, LogManager, PartitionLog, PartitionSpec
-from tailrace.broker.log.config import TOPIC_OPTIONS, read_topic_config
+from tailrace.broker.log.config import read_topic_config
 from tailrace.broker.protocol.errors import ErrorCode
+from tailrace.broker.topic_configs import BrokerDefaults, ConfigEntry
 from tailrace.changes import crash_point
 from tailrace.changes.errors import TailraceError
 
@@ -66,18 +68,6 @@ class Topic:
     internal: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigEntry:
-    """One row of DescribeConfigs; `source`: 1 set on the topic, 5 default."""
-
-    name: str
-    value: str
-    source: int
-    config_type: int
-    read_only: bool
-    documentation: str
-
-
 class Topics:
     """The catalog of one broker; every change is durable on return.
 
@@ -91,6 +81,7 @@ class Topics:
         self._path = data_dir / DATABASE
         self._topics: dict[str, Topic] = {}
         self._ids: dict[UUID, str] = {}
+        self._by_metric: dict[str, str] = {}
         self._next_producer_id = self._reserved_producer_ids = 0
         try:
             self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
@@ -118,6 +109,7 @@ class Topics:
                 f"this broker knows {_SCHEMA_VERSION}",
                 fix="Start the newer release that wrote it",
             )
+        self._defaults = BrokerDefaults(self._db)
         self.cluster_id = self._identity("cluster_id") or self._name_cluster()
         self._next_producer_id = self._reserved_producer_ids = int(self._identity("next_producer_id") or 0)
         created = self._load()
@@ -180,19 +172,25 @@ class Topics:
             )
         if name in self._topics:
             raise LogError(ErrorCode.TOPIC_ALREADY_EXISTS, f"topic {name} exists already")
+        other = self._by_metric.get(name.replace(".", "_"))
+        if other is not None:
+            raise LogError(
+                ErrorCode.INVALID_TOPIC_EXCEPTION,
+                f"topic {name} would collide with topic {other}: metrics do not tell dots from underscores",
+            )
         if not 1 <= partitions <= MAX_PARTITIONS:
             raise LogError(
                 ErrorCode.INVALID_PARTITIONS,
                 f"{partitions} partitions for topic {name}: there must be 1 to {MAX_PARTITIONS}",
             )
-        self.check_configs(configs)
+        self.check_configs(_given(configs))
 
     def create(
         self, name: str, partitions: int, configs: Mapping[str, str | None], *, internal: bool = False
     ) -> Topic:
         """Make a topic and its logs; when a log cannot be made, there is no topic."""
         self.check_create(name, partitions, configs)
-        topic = Topic(name, uuid.uuid4(), partitions, _set_only(configs), internal)
+        topic = Topic(name, uuid.uuid4(), partitions, _given(configs), internal)
         with self._transaction():
             self._db.execute(
                 "INSERT INTO topics VALUES (?, ?, ?, 0, ?)",
@@ -212,6 +210,7 @@ class Topics:
         """Remove a topic and its logs."""
         topic = self.get(name)
         del self._topics[name], self._ids[topic.topic_id]
+        self._by_metric.pop(name.replace(".", "_"), None)
         self._delete(topic)
 
     def _delete(self, topic: Topic) -> None:
@@ -255,14 +254,14 @@ class Topics:
         self._keep(grown)
         return grown
 
-    def check_configs(self, configs: Mapping[str, str | None]) -> None:
+    def check_configs(self, configs: Mapping[str, str]) -> None:
         """Raise INVALID_CONFIG for a name or a value that would not be obeyed."""
-        read_topic_config(_set_only(configs))
+        self._defaults.config(configs, internal=False)
 
-    def set_configs(self, name: str, configs: Mapping[str, str | None]) -> Topic:
-        """Replace all configs of the topic (None or absent: back to the default)."""
-        topic = replace(self.get(name), configs=_set_only(configs))
-        config = read_topic_config(topic.configs)
+    def set_configs(self, name: str, configs: Mapping[str, str]) -> Topic:
+        """Replace all configs of the topic; what is absent goes back to the default."""
+        topic = replace(self.get(name), configs=dict(configs))
+        config = self._defaults.config(topic.configs, internal=topic.internal)
         with self._transaction():
             self._db.execute("DELETE FROM topic_configs WHERE topic_id = ?", (topic.topic_id.bytes,))
             self._insert_configs(topic)
@@ -272,18 +271,37 @@ class Topics:
 
     def describe_configs(self, name: str) -> list[ConfigEntry]:
         """All configs of the topic with their values and where they come from."""
-        configs = self.get(name).configs
-        return [
-            ConfigEntry(
-                option.name,
-                configs.get(option.name, option.default),
-                1 if option.name in configs else 5,
-                option.config_type,
-                False,
-                option.documentation,
-            )
-            for option in TOPIC_OPTIONS.values()
-        ]
+        topic = self.get(name)
+        return self._defaults.describe_topic(topic.configs, internal=topic.internal)
+
+    def preview_configs(self, configs: Mapping[str, str | None]) -> list[ConfigEntry]:
+        """What `describe_configs` would say of a topic created with `configs`."""
+        return self._defaults.describe_topic(_given(configs), internal=False)
+
+    def broker_configs(self, broker: str) -> Mapping[str, str]:
+        """The defaults for topics that are set on one broker, or with "" on all."""
+        return self._defaults.of(broker)
+
+    def describe_broker_configs(self, broker: str) -> list[ConfigEntry]:
+        """The defaults for topics: of one broker all, with "" those that are set on all brokers."""
+        return self._defaults.describe_broker(broker)
+
+    def check_broker_configs(self, broker: str, configs: Mapping[str, str]) -> None:
+        """Raise INVALID_CONFIG where `set_broker_configs` would."""
+        self._defaults.check(configs)
+        defaults = self._defaults.overlaid(broker, configs)
+        for topic in self._topics.values():
+            if not topic.internal:
+                read_topic_config({**defaults, **topic.configs})
+
+    def set_broker_configs(self, broker: str, configs: Mapping[str, str]) -> None:
+        """Replace the defaults set on one broker, or with "" on all; topics obey at once."""
+        self.check_broker_configs(broker, configs)
+        with self._transaction():
+            self._defaults.write(broker, configs)
+        self._defaults.adopt(broker, configs)
+        for topic in self._topics.values():
+            self._logs.configure(topic.name, self._defaults.config(topic.configs, internal=topic.internal))
 
     def allocate_producer_id(self) -> int:
         """A producer id that was never given out before, also over crashes."""
@@ -303,9 +321,10 @@ class Topics:
     def _keep(self, topic: Topic) -> None:
         self._topics[topic.name] = topic
         self._ids[topic.topic_id] = topic.name
+        self._by_metric[topic.name.replace(".", "_")] = topic.name
 
     def _specs(self, topic: Topic, partitions: range, created: int) -> Iterator[PartitionSpec]:
-        config = read_topic_config(topic.configs)
+        config = self._defaults.config(topic.configs, internal=topic.internal)
         for partition in partitions:
             yield PartitionSpec(topic.name, partition, topic.topic_id, config, partition < created)
 
@@ -361,5 +380,13 @@ class Topics:
             ) from error
 
 
-def _set_only(configs: Mapping[str, str | None]) -> dict[str, str]:
+def _given(configs: Mapping[str, str | None]) -> dict[str, str]:
+    """The configs of a creation.  Raises LogError: INVALID_CONFIG for one without a value."""
+    without = [name for name, value in configs.items() if value is None]
+    if without:
+        raise LogError(
+            ErrorCode.INVALID_CONFIG,
+            f"topic config {', '.join(without)} has no value",
+            fix="Leave it out to get the default",
+        )
     return {name: value for name, value in configs.items() if value is not None}

@@ -10,11 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailrace.broker.log import LogError, LogManager
-from tailrace.broker.log.config import TOPIC_OPTIONS, TopicConfig, read_topic_config
+from tailrace.broker.log.config import TopicConfig, read_topic_config
+from tailrace.broker.log.topic_options import TOPIC_OPTIONS
 from tailrace.broker.protocol.errors import ErrorCode
+from tailrace.broker.records.compression import Codec
 from tailrace.broker.records.record import Record, encode_batch
 from tailrace.broker.topics import Topics
 from tailrace.changes.errors import ConfigError, TailraceError
+
+NOW_MS = 1_790_000_000_000
 
 
 class Catalog:
@@ -55,7 +59,7 @@ def refused(code: ErrorCode) -> "pytest.RaisesExc[LogError]":
 
 
 def test_a_created_topic_is_there_after_a_crash(catalog: Catalog) -> None:
-    made = catalog.topics.create("orders", 3, {"retention.ms": "1000", "segment.bytes": None})
+    made = catalog.topics.create("orders", 3, {"retention.ms": "1000"})
     assert made.configs == {"retention.ms": "1000"}
     catalog.crash_and_open()
     assert catalog.topics.get("orders") == made
@@ -103,7 +107,16 @@ def test_wrong_creations_are_refused_and_leave_nothing(catalog: Catalog) -> None
     [
         ("cleanup.policy", "squash"),
         ("cleanup.policy", ""),
-        ("compression.type", "zstd"),
+        ("compression.type", "ZSTD"),
+        ("compression.type", "none"),
+        ("compression.gzip.level", "0"),
+        ("compression.lz4.level", "18"),
+        ("compression.zstd.level", "23"),
+        ("min.cleanable.dirty.ratio", "1.1"),
+        ("min.cleanable.dirty.ratio", "nan"),
+        ("max.compaction.lag.ms", "0"),
+        ("message.timestamp.after.max.ms", "-1"),
+        ("segment.index.bytes", "3"),
         ("message.timestamp.type", "createtime"),
         ("retention.ms", "-2"),
         ("retention.bytes", "1.5"),
@@ -115,7 +128,13 @@ def test_wrong_creations_are_refused_and_leave_nothing(catalog: Catalog) -> None
         ("max.message.bytes", "-1"),
         ("unclean.leader.election.enable", "true"),
         ("min.insync.replicas", "2"),
-        ("flush.messages", "1"),
+        ("flush.messages", "often"),
+        ("segment.jitter.ms", "1"),
+        ("preallocate", "true"),
+        ("remote.storage.enable", "true"),
+        ("index.interval.bytes", "100"),
+        ("file.delete.delay.ms", "60000"),
+        ("message.downconversion.enable", "true"),
     ],
 )
 def test_a_config_that_would_not_be_obeyed_is_refused(catalog: Catalog, name: str, value: str) -> None:
@@ -125,27 +144,127 @@ def test_a_config_that_would_not_be_obeyed_is_refused(catalog: Catalog, name: st
     assert catalog.topics.get("orders").configs == {"retention.ms": "5"}
 
 
-def test_every_config_is_described_with_its_source_and_changes_the_log_at_once(catalog: Catalog) -> None:
+OBEYED: dict[str, tuple[str, dict[str, object]]] = {
+    "cleanup.policy": ("compact,delete", {"compact": True, "delete": True}),
+    "compression.type": ("lz4", {"codec": Codec.LZ4}),
+    "compression.gzip.level": ("9", {"gzip_level": 9}),
+    "compression.lz4.level": ("1", {"lz4_level": 1}),
+    "compression.zstd.level": ("-5", {"zstd_level": -5}),
+    "delete.retention.ms": ("7", {"delete_retention_ms": 7}),
+    "flush.messages": ("1", {}),  # everything is flushed before it is acknowledged: any bound is kept
+    "flush.ms": ("1", {}),
+    "max.compaction.lag.ms": ("14", {"max_compaction_lag_ms": 14}),
+    "max.message.bytes": ("8", {"max_message_bytes": 8}),
+    "message.timestamp.after.max.ms": ("15", {"timestamp_after_max_ms": 15}),
+    "message.timestamp.before.max.ms": ("16", {"timestamp_before_max_ms": 16}),
+    "message.timestamp.type": ("LogAppendTime", {"log_append_time": True}),
+    "min.cleanable.dirty.ratio": ("0.25", {"min_cleanable_dirty_ratio": 0.25}),
+    "min.compaction.lag.ms": ("9", {"min_compaction_lag_ms": 9}),
+    "retention.bytes": ("10", {"retention_bytes": 10}),
+    "retention.ms": ("11", {"retention_ms": 11}),
+    "segment.bytes": ("2000", {"segment_bytes": 2000}),
+    "segment.index.bytes": ("800", {"segment_index_bytes": 800}),
+    "segment.ms": ("13", {"segment_ms": 13}),
+}
+
+
+def test_every_config_that_can_be_set_changes_the_log_at_once(catalog: Catalog) -> None:
     catalog.topics.create("orders", 1, {"retention.ms": "5"})
     log = catalog.topics.log("orders", 0)
-    wanted = {
-        "cleanup.policy": "compact,delete",
-        "compression.type": "producer",
-        "delete.retention.ms": "7",
-        "max.message.bytes": "8",
-        "message.timestamp.type": "LogAppendTime",
-        "min.compaction.lag.ms": "9",
-        "retention.bytes": "10",
-        "retention.ms": "11",
-        "segment.bytes": "2000",
-        "segment.ms": "13",
-    }
+    wanted = {name: text for name, (text, _) in OBEYED.items()}
     catalog.topics.set_configs("orders", wanted)
-    assert {entry.name: entry.value for entry in catalog.topics.describe_configs("orders")} == wanted
-    assert log.config == TopicConfig(True, True, 11, 10, 2000, 13, 9, 7, 8, True)
-    catalog.topics.set_configs("orders", {"retention.ms": None})
+    fields: dict[str, object] = {}
+    for _, found in OBEYED.values():
+        fields |= found
+    assert log.config == TopicConfig(**fields)  # type: ignore[arg-type]
+    described = {entry.name: entry for entry in catalog.topics.describe_configs("orders")}
+    assert {name: entry.value for name, entry in described.items() if name in wanted} == wanted
+    assert {name for name, entry in described.items() if not entry.read_only} == set(OBEYED)
+    assert {described[name].source for name in OBEYED} == {1}
+    catalog.topics.set_configs("orders", {})
     assert log.config == TopicConfig()
     assert {entry.source for entry in catalog.topics.describe_configs("orders")} == {5}
+
+
+def test_a_config_that_cannot_be_obeyed_is_read_only_and_takes_the_value_that_holds(catalog: Catalog) -> None:
+    fixed = {name: option.default for name, option in TOPIC_OPTIONS.items() if option.fixed}
+    assert fixed["min.insync.replicas"] == "1" and fixed["unclean.leader.election.enable"] == "false"
+    catalog.topics.create("orders", 1, fixed)
+    assert catalog.topics.log("orders", 0).config == TopicConfig()
+
+
+def test_all_configs_of_kafka_are_known() -> None:
+    assert set(TOPIC_OPTIONS) == {
+        *OBEYED,
+        *("file.delete.delay.ms", "index.interval.bytes", "min.insync.replicas", "preallocate"),
+        *("follower.replication.throttled.replicas", "leader.replication.throttled.replicas"),
+        *("local.retention.bytes", "local.retention.ms", "remote.storage.enable"),
+        *("remote.log.copy.disable", "remote.log.delete.on.disable"),
+        *("segment.jitter.ms", "unclean.leader.election.enable"),
+    }
+
+
+def test_the_two_compaction_lags_must_leave_a_time_between_them(catalog: Catalog) -> None:
+    with refused(ErrorCode.INVALID_CONFIG):
+        catalog.topics.create("orders", 1, {"min.compaction.lag.ms": "10", "max.compaction.lag.ms": "9"})
+    lags = {"cleanup.policy": "compact", "max.compaction.lag.ms": "9"}
+    catalog.topics.create("orders", 1, lags)
+    assert catalog.topics.log("orders", 0).config.segment_ms == 9  # else the newest segment would be late
+    catalog.topics.create("more", 1, {"max.compaction.lag.ms": "9"})
+    assert catalog.topics.log("more", 0).config.segment_ms == TopicConfig().segment_ms
+
+
+def test_defaults_set_on_the_broker_are_obeyed_by_topics_that_say_nothing_else(catalog: Catalog) -> None:
+    topics = catalog.topics
+    topics.create("own", 1, {"retention.ms": "5"})
+    topics.create("__state", 1, {}, internal=True)
+    topics.set_broker_configs("", {"log.retention.ms": "7", "message.max.bytes": "8"})
+    topics.set_broker_configs("1", {"log.retention.ms": "6"})
+    topics.create("new", 1, {})
+
+    def configs() -> list[tuple[int, int]]:
+        logs = [catalog.topics.log(name, 0).config for name in ("own", "new", "__state")]
+        return [(config.retention_ms, config.max_message_bytes) for config in logs]
+
+    default = TopicConfig()
+    expected = [(5, 8), (6, 8), (default.retention_ms, default.max_message_bytes)]
+    assert configs() == expected
+    catalog.crash_and_open()
+    assert configs() == expected
+    entry = next(e for e in catalog.topics.describe_configs("own") if e.name == "retention.ms")
+    assert [(s.name, s.value, s.source) for s in entry.synonyms] == [
+        ("retention.ms", "5", 1),
+        ("log.retention.ms", "6", 2),
+        ("log.retention.ms", "7", 3),
+        ("log.retention.ms", "604800000", 5),
+    ]
+    assert [(e.name, e.value, e.source) for e in catalog.topics.describe_broker_configs("")] == [
+        ("message.max.bytes", "8", 3),
+        ("log.retention.ms", "7", 3),
+    ]
+    catalog.topics.set_broker_configs("1", {})
+    assert configs()[1] == (7, 8)
+
+
+def test_a_default_that_some_topic_could_not_obey_is_refused(catalog: Catalog) -> None:
+    catalog.topics.create("orders", 1, {"min.compaction.lag.ms": "10"})
+    for configs in (
+        {"log.cleaner.max.compaction.lag.ms": "9"},
+        {"log.retention.ms": "soon"},
+        {"num.io.threads": "2"},
+        {"min.insync.replicas": "2"},
+    ):
+        with refused(ErrorCode.INVALID_CONFIG):
+            catalog.topics.set_broker_configs("", configs)
+    assert catalog.topics.describe_broker_configs("") == []
+
+
+def test_names_that_metrics_cannot_tell_apart_are_refused(catalog: Catalog) -> None:
+    catalog.topics.create("a.b", 1, {})
+    with refused(ErrorCode.INVALID_TOPIC_EXCEPTION):
+        catalog.topics.create("a_b", 1, {})
+    catalog.topics.delete("a.b")
+    catalog.topics.create("a_b", 1, {})
 
 
 def test_the_documented_defaults_are_the_ones_in_force() -> None:
@@ -163,9 +282,9 @@ def test_any_text_is_either_obeyed_or_refused(configs: Mapping[str, str]) -> Non
 
 
 def append(catalog: Catalog, topic: str, partition: int, value: bytes) -> int:
-    batch = encode_batch([Record(None, value, 1_790_000_000_000)])
+    batch = encode_batch([Record(None, value, NOW_MS)])
     log = catalog.topics.log(topic, partition)
-    return log.append(batch, now_ms=0, leader_epoch=catalog.logs.leader_epoch).base_offset
+    return log.append(batch, now_ms=NOW_MS, leader_epoch=catalog.logs.leader_epoch).base_offset
 
 
 def test_a_topic_made_again_under_the_same_name_starts_empty_with_a_new_id(catalog: Catalog) -> None:
@@ -192,7 +311,7 @@ def test_a_log_held_over_a_deletion_refuses_to_write(catalog: Catalog) -> None:
     catalog.topics.delete("orders")
     catalog.topics.create("orders", 1, {})
     with refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION):
-        stale.append(encode_batch([Record(None, b"x", 1)]), now_ms=0, leader_epoch=0)
+        stale.append(encode_batch([Record(None, b"x", 1)]), now_ms=NOW_MS, leader_epoch=0)
     with refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION):
         stale.read(0, 100, upper=0)
     assert catalog.topics.log("orders", 0).log_end_offset == 0
@@ -261,7 +380,7 @@ def test_a_directory_of_another_topic_is_offline_not_mixed_in(catalog: Catalog) 
 
 
 def test_a_second_broker_on_the_directory_is_refused(catalog: Catalog) -> None:
-    with pytest.raises(ConfigError, match="another broker uses"):
+    with pytest.raises(ConfigError, match="another broker"):
         LogManager(catalog.data_dir)
 
 

@@ -1,9 +1,13 @@
 """ApiVersions (18): what this broker serves."""
 
+import re
+
 from tailrace.broker.handlers.context import RequestContext
 from tailrace.broker.protocol import API_VERSIONS, ApiKey, ErrorCode
 from tailrace.broker.protocol.messages import ApiVersion, ApiVersionsRequest, ApiVersionsResponse
 
+_SOFTWARE = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?")
+_FIRST_VERSION_WITH_SOFTWARE = 3
 _advertised: list[ApiVersion] = []
 
 
@@ -16,7 +20,10 @@ def advertise(keys: list[ApiKey]) -> None:
 
 
 def api_versions(context: RequestContext, request: ApiVersionsRequest) -> ApiVersionsResponse:
-    """Never fails: a client that may not connect is told so later."""
+    """Refuses only a client whose name or version is not of Kafka's form (KIP-511)."""
+    software = (request.client_software_name, request.client_software_version)
+    if context.version >= _FIRST_VERSION_WITH_SOFTWARE and not all(map(_SOFTWARE.fullmatch, software)):
+        return ApiVersionsResponse(error_code=ErrorCode.INVALID_REQUEST)
     return ApiVersionsResponse(api_keys=_advertised)
 
 

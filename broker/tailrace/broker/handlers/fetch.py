@@ -22,6 +22,8 @@ from tailrace.broker.protocol.messages import (
 
 _FIRST_VERSION_WITH_IDS = 13
 _READ_COMMITTED = 1
+_MOST_UNSENT = 128 << 20  # bytes that clients have asked for and do not take: beyond it, answers get small
+_LEAST_ROOM = 1 << 20
 _SESSION_FINAL_OR_NONE = (0, -1)
 _REREAD_PAUSE_S = 0.005  # a fetch for many bytes reads again from the start: not at every small append
 
@@ -92,7 +94,8 @@ def _counted(result: _Result) -> FetchResponse:
 
 def _read(context: RequestContext, request: FetchRequest) -> _Result:
     result = _Result(FetchResponse(), 0, False, [], [])
-    left = min(request.max_bytes, context.broker.config.fetch_max_bytes)
+    room = max(_LEAST_ROOM, _MOST_UNSENT - context.broker.counters.unsent_bytes)
+    left = min(request.max_bytes, context.broker.config.fetch_max_bytes, room)
     for topic in request.topics:
         name = _topic_name(context, topic)
         answers = FetchableTopicResponse(topic.topic, topic.topic_id)
@@ -140,9 +143,15 @@ def _read_partition(
         stable = log.last_stable_offset
         upper = stable if committed_only else log.high_watermark
         answer = FetchPartitionResponse(
-            wanted.partition, 0, log.high_watermark, stable, log.log_start_offset, records=b""
+            wanted.partition,
+            0,
+            log.high_watermark,
+            stable,
+            log.log_start_offset,
+            aborted_transactions=None,  # the client reads uncommitted records, too
+            records=b"",
         )
-        diverging = _diverging(log, wanted)
+        diverging = _diverging(context, log, wanted)
         if diverging is not None:
             answer.diverging_epoch = diverging
             return answer
@@ -170,14 +179,31 @@ def _failed(wanted: FetchPartition, code: ErrorCode) -> FetchPartitionResponse:
     return FetchPartitionResponse(wanted.partition, code, -1, aborted_transactions=[], records=b"")
 
 
-def _diverging(log: PartitionLog, wanted: FetchPartition) -> DivergingEpoch | None:
+def _diverging(context: RequestContext, log: PartitionLog, wanted: FetchPartition) -> DivergingEpoch | None:
     """Where the reader's log and ours part (KIP-595), for readers that name the last epoch they read."""
     if wanted.last_fetched_epoch < 0:
         return None
-    epoch, end = log.end_offset_for_epoch(wanted.last_fetched_epoch)
+    epoch, end = end_of_epoch(log, wanted.last_fetched_epoch, context.broker.logs.leader_epoch)
     if epoch < 0 or (epoch == wanted.last_fetched_epoch and end >= wanted.fetch_offset):
         return None
     return DivergingEpoch(epoch, end)
+
+
+def end_of_epoch(log: PartitionLog, epoch: int, current: int) -> tuple[int, int]:
+    """(newest epoch <= `epoch`, where the log of it ends); (-1, -1) for an epoch that is yet to come.
+
+    `current` began here where the log ends when the broker started, whether or not anything was appended
+    since: Kafka's leaders note that in each log, so that a reader who was told `current` finds it again.
+    """
+    latest = log.leader_epoch
+    if not 0 <= epoch <= current:
+        return -1, -1
+    if epoch <= latest:
+        found, end = log.end_offset_for_epoch(epoch)
+        return (found, end) if found >= 0 else (epoch, log.log_start_offset)
+    if epoch == current or latest < 0:
+        return epoch, log.log_end_offset
+    return latest, log.log_end_offset
 
 
 def check_leader_epoch(context: RequestContext, epoch: int) -> ErrorCode:

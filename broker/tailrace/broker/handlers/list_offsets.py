@@ -1,7 +1,7 @@
 """ListOffsets (2), OffsetForLeaderEpoch (23), DeleteRecords (21): where a log begins, ends, and is cut."""
 
 from tailrace.broker.handlers.context import RequestContext
-from tailrace.broker.handlers.fetch import check_leader_epoch
+from tailrace.broker.handlers.fetch import check_leader_epoch, end_of_epoch
 from tailrace.broker.log import LogError, PartitionLog
 from tailrace.broker.protocol import ErrorCode
 from tailrace.broker.protocol.messages import (
@@ -72,7 +72,8 @@ def _find(
     if timestamp == _LATEST:
         return ListOffsetsPartitionResponse(index, 0, -1, upper, epoch)
     if timestamp in (_EARLIEST, _EARLIEST_LOCAL):
-        return ListOffsetsPartitionResponse(index, 0, -1, log.log_start_offset, epoch)
+        first_epoch = next(iter(log.leader_epochs()), epoch)
+        return ListOffsetsPartitionResponse(index, 0, -1, log.log_start_offset, first_epoch)
     if timestamp in (_LATEST_TIERED, _EARLIEST_PENDING_UPLOAD):
         return ListOffsetsPartitionResponse(index)  # nothing is tiered here
     found = (
@@ -107,7 +108,7 @@ def _epoch_end(context: RequestContext, topic: str, wanted: OffsetForLeaderParti
     stale = check_leader_epoch(context, wanted.current_leader_epoch)
     if stale is not ErrorCode.NONE:
         return EpochEndOffset(stale, wanted.partition)
-    epoch, end = log.end_offset_for_epoch(wanted.leader_epoch)
+    epoch, end = end_of_epoch(log, wanted.leader_epoch, context.broker.logs.leader_epoch)
     return EpochEndOffset(0, wanted.partition, epoch, end)
 
 

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from tailrace.broker.handlers.context import RequestContext
+from tailrace.broker.handlers.context import CloseConnection, RequestContext
 from tailrace.broker.log import LogError
 from tailrace.broker.protocol import NULL_UUID, ErrorCode
 from tailrace.broker.protocol.messages import (
@@ -27,7 +27,8 @@ from tailrace.broker.topics import Topic
 _TOPIC_OPERATIONS = sum(1 << operation for operation in (3, 4, 5, 6, 7, 8, 10, 11))
 _CLUSTER_OPERATIONS = sum(1 << operation for operation in (5, 7, 8, 9, 10, 11, 12))
 _NOT_ASKED = -(2**31)
-_BROKERS = 1
+_BROKERS, _CONTROLLERS = 1, 2
+_MAX_PARTITIONS_PER_PAGE = 2000  # Kafka's max.request.partition.size.limit
 _FIRST_VERSION_WITHOUT_NAME = 12  # an unknown topic id is answered without a name
 
 
@@ -60,6 +61,7 @@ def _asked(
         found = topics.find(asked)
         if found is None and config.auto_create_topics and request.allow_auto_topic_creation:
             found = topics.create(asked, config.default_partitions, {})
+            context.broker.prepare_key_checks(asked)
         return _topic(context, found or topics.get(asked), request)
     except LogError as error:
         name = wanted.name if context.version >= _FIRST_VERSION_WITHOUT_NAME else wanted.name or ""
@@ -97,8 +99,9 @@ def describe_cluster(context: RequestContext, request: DescribeClusterRequest) -
     """The one broker; controllers have no endpoint of their own here."""
     broker, node = context.broker, context.broker.config.node_id
     if request.endpoint_type != _BROKERS:
+        known = request.endpoint_type == _CONTROLLERS
         return DescribeClusterResponse(
-            error_code=ErrorCode.MISMATCHED_ENDPOINT_TYPE,
+            error_code=ErrorCode.MISMATCHED_ENDPOINT_TYPE if known else ErrorCode.UNSUPPORTED_ENDPOINT_TYPE,
             error_message="this endpoint is a broker",
             endpoint_type=_BROKERS,
         )
@@ -118,11 +121,13 @@ def describe_topic_partitions(
     names = sorted({topic.name for topic in request.topics})
     start = ("", 0)
     if request.cursor is not None:
+        if request.cursor.partition_index < 0:
+            raise CloseConnection("a cursor of DescribeTopicPartitions names a negative partition")
         start = (request.cursor.topic_name, request.cursor.partition_index)
     if not names:
         names = [topic.name for topic in context.broker.topics.all()]
     response = DescribeTopicPartitionsResponse()
-    left = max(1, request.response_partition_limit)
+    left = max(1, min(request.response_partition_limit, _MAX_PARTITIONS_PER_PAGE))
     for name in sorted(name for name in names if name >= start[0]):
         found = context.broker.topics.find(name)
         if found is None:

@@ -1,9 +1,13 @@
 """Produce (0): append record batches, answer when they are as durable as `acks` asks."""
 
+from uuid import UUID
+
 from tailrace.broker.handlers.context import CloseConnection, RequestContext
 from tailrace.broker.log import LogError, PartitionLog
+from tailrace.broker.log.validation import RecordsRefusedError
 from tailrace.broker.protocol import ErrorCode
 from tailrace.broker.protocol.messages import (
+    BatchIndexAndErrorMessage,
     PartitionProduceData,
     PartitionProduceResponse,
     ProduceRequest,
@@ -16,6 +20,7 @@ from tailrace.changes import crash_point
 
 _ADMIN_CLIENT = "__admin_client"
 _FIRST_VERSION_WITH_ABORTABLE = 11
+_FIRST_VERSION_WITH_IDS = 13
 
 _Target = tuple[PartitionLog, int]
 
@@ -42,9 +47,10 @@ def produce(context: RequestContext, request: ProduceRequest) -> object:
             TopicProduceResponse(
                 topic.name,
                 topic.topic_id,
-                [_append(context, request, topic, data, appended) for data in topic.partition_data],
+                [_append(context, request, name, data, appended) for data in topic.partition_data],
             )
             for topic in request.topic_data
+            for name in (_name_of(context, topic),)
         ]
     )
     if request.acks:
@@ -64,22 +70,39 @@ async def _when_durable(
     return response
 
 
+def _name_of(context: RequestContext, topic: TopicProduceData) -> str | None:
+    """The topic's name, None for an id that no topic has."""
+    if context.version < _FIRST_VERSION_WITH_IDS:
+        return topic.name
+    try:
+        return context.broker.topics.by_id(UUID(bytes=topic.topic_id)).name
+    except LogError:
+        return None
+
+
 def _append(
     context: RequestContext,
     request: ProduceRequest,
-    topic: TopicProduceData,
+    topic: str | None,
     data: PartitionProduceData,
     appended: list[_Target],
 ) -> PartitionProduceResponse:
     try:
-        log = _writable(context, request, topic.name, data.index)
+        if topic is None:
+            raise _Refused(ErrorCode.UNKNOWN_TOPIC_ID, "there is no topic with this id")
+        log = _writable(context, request, topic, data.index)
         batch = memoryview(data.records or b"")
-        verified = _verify(context, request, (topic.name, data.index), batch)
+        verified = _verify(context, request, (topic, data.index), batch)
         result = log.append(
             batch,
             now_ms=context.broker.clock.now_ms(),
             leader_epoch=context.broker.logs.leader_epoch,
             verified_transaction=verified,
+        )
+    except RecordsRefusedError as error:
+        named = [BatchIndexAndErrorMessage(record, error.why) for record in error.records]
+        return PartitionProduceResponse(
+            data.index, error.code, -1, record_errors=named, error_message=error.what
         )
     except LogError as error:
         return PartitionProduceResponse(data.index, error.code, -1, error_message=error.what)

@@ -67,6 +67,9 @@ def _create(context: RequestContext, topic: CreatableTopic, *, validate_only: bo
         partitions = len(topic.assignments)
     elif topic.replication_factor not in _ONE_REPLICA:
         code, why = ErrorCode.INVALID_REPLICATION_FACTOR, "there is one broker: the replication factor is 1"
+    names = [entry.name for entry in topic.configs]
+    if code is ErrorCode.NONE and len(names) != len(set(names)):
+        code, why = ErrorCode.INVALID_REQUEST, "a config is named more than once"
     if code is not ErrorCode.NONE:
         return CreatableTopicResult(topic.name, error_code=code, error_message=why)
     configs = {entry.name: entry.value for entry in topic.configs}
@@ -74,22 +77,35 @@ def _create(context: RequestContext, topic: CreatableTopic, *, validate_only: bo
     try:
         if validate_only:
             topics.check_create(topic.name, partitions, configs)
-            return CreatableTopicResult(topic.name, NULL_UUID, 0, None, 0, partitions, 1, [])
-        made = topics.create(topic.name, partitions, configs)
-        context.broker.prepare_key_checks(topic.name)
+            topic_id = NULL_UUID
+        else:
+            topic_id = topics.create(topic.name, partitions, configs).topic_id.bytes
+            context.broker.prepare_key_checks(topic.name)
+        entries = [
+            CreatableTopicConfigs(entry.name, entry.value, entry.read_only, entry.source)
+            for entry in topics.preview_configs(configs)
+        ]
     except LogError as error:
         return CreatableTopicResult(topic.name, error_code=error.code, error_message=str(error))
-    entries = [
-        CreatableTopicConfigs(entry.name, entry.value, entry.read_only, entry.source)
-        for entry in topics.describe_configs(topic.name)
-    ]
-    return CreatableTopicResult(topic.name, made.topic_id.bytes, 0, None, 0, partitions, 1, entries)
+    return CreatableTopicResult(topic.name, topic_id, 0, None, 0, partitions, 1, entries)
 
 
 async def delete_topics(context: RequestContext, request: DeleteTopicsRequest) -> DeleteTopicsResponse:
     """Remove topics with their records and the offsets that groups committed for them."""
     asked = request.topics or [DeleteTopicState(name) for name in request.topic_names]
-    return DeleteTopicsResponse(responses=[await _delete(context, wanted) for wanted in asked])
+    return DeleteTopicsResponse(
+        responses=[
+            DeletableTopicResult(
+                wanted.name,
+                wanted.topic_id,
+                ErrorCode.INVALID_REQUEST,
+                "the topic is named more than once in the request",
+            )
+            if asked.count(wanted) > 1
+            else await _delete(context, wanted)
+            for wanted in asked
+        ]
+    )
 
 
 async def _delete(context: RequestContext, wanted: DeleteTopicState) -> DeletableTopicResult:
@@ -120,8 +136,18 @@ async def _delete(context: RequestContext, wanted: DeleteTopicState) -> Deletabl
 
 def create_partitions(context: RequestContext, request: CreatePartitionsRequest) -> CreatePartitionsResponse:
     """Grow topics; new partitions are empty and durable."""
+    names = [topic.name for topic in request.topics]
     return CreatePartitionsResponse(
-        results=[_grow(context, topic, validate_only=request.validate_only) for topic in request.topics]
+        results=[
+            CreatePartitionsTopicResult(
+                topic.name,
+                ErrorCode.INVALID_REQUEST,
+                "the topic is named more than once in the request",
+            )
+            if names.count(topic.name) > 1
+            else _grow(context, topic, validate_only=request.validate_only)
+            for topic in request.topics
+        ]
     )
 
 

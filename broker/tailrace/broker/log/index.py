@@ -104,6 +104,10 @@ class OffsetIndex:
         entry = self.file.floor(0, offset - self._base)
         return entry[1] if entry else 0
 
+    def is_full(self, size: int) -> bool:
+        """Whether a file of `size` bytes has no room for another entry."""
+        return (self.file.count + 1) * _OFFSET.size > size
+
     def last_position(self) -> int:
         """Position of the last batch that has an entry, 0 for none."""
         return self.file.entry(self.file.count - 1)[1] if self.file.count else 0

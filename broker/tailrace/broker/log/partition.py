@@ -10,14 +10,13 @@ from tailrace.broker.log.clock import Clock
 from tailrace.broker.log.config import TopicConfig
 from tailrace.broker.log.epochs import LeaderEpochs
 from tailrace.broker.log.errors import LogError
-from tailrace.broker.log.frames import stamped_header
 from tailrace.broker.log.index import AbortedTransaction
 from tailrace.broker.log.producers import ActiveProducer, ProducerStates
 from tailrace.broker.log.segment import MAX_RELATIVE_OFFSET, Segment
 from tailrace.broker.log.snapshots import write_snapshot
 from tailrace.broker.log.sync import SyncRound
 from tailrace.broker.log.timestamps import TimestampedOffset, first_at_or_after, with_max_timestamp
-from tailrace.broker.log.validation import check_batch
+from tailrace.broker.log.validation import check_batch, rewritten
 from tailrace.broker.protocol.errors import ErrorCode
 from tailrace.broker.protocol.fields import Buffer
 from tailrace.broker.records.batch import HEADER_BYTES, BatchHeader, Marker, control_batch, read_header
@@ -155,24 +154,25 @@ class PartitionLog:
         INVALID_TXN_STATE, KAFKA_STORAGE_ERROR.
         """
         view = memoryview(batch)
-        header = check_batch(view, self.config, internal=internal)
+        config = self.config
+        header = check_batch(view, config, now_ms, internal=internal)
         if header.producer_id >= 0:
             written = self.states.check(header)
             if written is not None:
-                stamped = written.timestamp_ms if self.config.log_append_time else -1
+                stamped = written.timestamp_ms if config.log_append_time else -1
                 first = written.last_offset - written.offset_delta
                 return AppendResult(first, written.last_offset, stamped, self._start, duplicate=True)
             self.states.check_transaction(header, verified=verified_transaction)
-        head = bytes(view[:HEADER_BYTES])
-        if self.config.log_append_time:
-            head = stamped_header(view, now_ms)
-            header = read_header(head)
+        if config.log_append_time or config.codec is not None:
+            header, head, records = rewritten(view, header, config, now_ms)
+        else:
+            head, records = bytes(view[:HEADER_BYTES]), view[HEADER_BYTES:]
         crash_point("broker.log.before_append")
-        base_offset = self._write(head, view[HEADER_BYTES:], header, leader_epoch)
+        base_offset = self._write(head, records, header, leader_epoch)
         crash_point("broker.log.after_append")
         if header.producer_id >= 0:
             self.states.note(header, base_offset, self._clock.monotonic_ms())
-        stamped = now_ms if self.config.log_append_time else -1
+        stamped = now_ms if config.log_append_time else -1
         return AppendResult(base_offset, self._end - 1, stamped, self._start, duplicate=False)
 
     def append_marker(
@@ -242,9 +242,10 @@ class PartitionLog:
         if segment.size == 0:
             return False
         return (
-            segment.size + header.size > self.config.segment_bytes
-            or header.max_timestamp - segment.first_timestamp > self.config.segment_ms
-            or self._clock.now_ms() - segment.created_ms > self.config.segment_ms
+            segment.size + header.size > config.segment_bytes
+            or header.max_timestamp - segment.first_timestamp > config.segment_ms
+            or self._clock.now_ms() - segment.created_ms > config.segment_ms
+            or segment.offset_index.is_full(config.segment_index_bytes)
             or self._end + header.last_offset_delta - segment.base_offset > MAX_RELATIVE_OFFSET
         )
 

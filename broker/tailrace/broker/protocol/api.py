@@ -1,7 +1,7 @@
 """Which APIs there are, their versions on the wire, and which of them this broker serves.
 
 `API_VERSIONS` is what ApiVersions answers.  It follows Apache Kafka 4.x, minimum and maximum, but for what
-needs `transaction.version` 2 (KIP-890: Produce 12+, EndTxn 5, TxnOffsetCommit 5) or KIP-848
+needs `transaction.version` 2 (KIP-890: EndTxn 5, TxnOffsetCommit 5) or KIP-848
 (OffsetCommit 10, OffsetFetch 10), or is spoken between brokers only (AddPartitionsToTxn 4+).  Produce is
 advertised from 0 although 0-2 are refused: librdkafka switches its compression codecs off unless it
 sees 0 (KAFKA-18659).
@@ -88,8 +88,8 @@ def _api(request: type, response: type, versions: str, flexible: str, served: st
 
 
 APIS: dict[ApiKey, Api] = {
-    ApiKey.PRODUCE: _api(m.ProduceRequest, m.ProduceResponse, "3-13", "9+", served="3-11"),
-    ApiKey.FETCH: _api(m.FetchRequest, m.FetchResponse, "4-18", "12+", served="4-17"),
+    ApiKey.PRODUCE: _api(m.ProduceRequest, m.ProduceResponse, "3-13", "9+"),
+    ApiKey.FETCH: _api(m.FetchRequest, m.FetchResponse, "4-18", "12+"),
     ApiKey.LIST_OFFSETS: _api(m.ListOffsetsRequest, m.ListOffsetsResponse, "1-11", "6+"),
     ApiKey.METADATA: _api(m.MetadataRequest, m.MetadataResponse, "0-13", "9+"),
     ApiKey.OFFSET_COMMIT: _api(m.OffsetCommitRequest, m.OffsetCommitResponse, "2-10", "8+", served="2-9"),

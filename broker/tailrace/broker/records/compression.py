@@ -43,20 +43,20 @@ class Codec(IntEnum):
     ZSTD = 4
 
 
-def compress(codec: int, records: Buffer) -> bytes:
-    """The compressed form of a batch's records."""
+def compress(codec: int, records: Buffer, *, level: int | None = None) -> bytes:
+    """The compressed form of a batch's records; `level` as the codec counts it, None: its own default."""
     match codec:
         case Codec.NONE:
             return bytes(records)
         case Codec.GZIP:
-            stream = zlib.compressobj(wbits=_GZIP_WINDOW)
+            stream = zlib.compressobj(-1 if level is None else level, wbits=_GZIP_WINDOW)
             return stream.compress(records) + stream.flush()
         case Codec.SNAPPY:
             return _compress_xerial(memoryview(records))
         case Codec.LZ4:
-            return bytes(lz4.frame.compress(bytes(records), block_linked=False))
+            return bytes(lz4.frame.compress(bytes(records), level or 0, block_linked=False))
         case Codec.ZSTD:
-            return zstandard.ZstdCompressor().compress(records)
+            return zstandard.ZstdCompressor(3 if level is None else level).compress(records)
     raise _unknown(codec)
 
 

@@ -56,6 +56,8 @@ def test_the_newest_segment_goes_too_when_all_is_old(at: Harness) -> None:
 
 
 def test_a_record_from_the_future_keeps_its_segment_and_those_after(at: Harness) -> None:
+    config = TopicConfig(segment_bytes=1024, retention_ms=10 * MINUTE_MS, timestamp_after_max_ms=10**9)
+    at.logs.configure("orders", config)
     at.append(b"." * 600, timestamp_ms=NOW_MS + 10**9)
     at.clock.at_ms += 1
     minutes(at, 20)

@@ -102,7 +102,7 @@ def test_an_unsupported_api_versions_request_can_be_answered_in_version_0() -> N
 
 
 def test_produce_is_advertised_from_version_0_and_served_from_3() -> None:
-    assert API_VERSIONS[ApiKey.PRODUCE] == (0, 11)
+    assert API_VERSIONS[ApiKey.PRODUCE] == (0, 13)
     assert APIS[ApiKey.PRODUCE].served.first == 3
 
 
