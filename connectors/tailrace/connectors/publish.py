@@ -33,9 +33,11 @@ _TRANSACTION_TIMEOUT_MS = 4 * 3600 * 1000
 _KAFKA_LONGEST_TIMEOUT_MS = 900_000
 _REQUEST_BYTES = 16 << 20
 _PEEKS, _PEEK_PAUSE_S = 10, 0.05
+# timestamps are those of the source's commits: its clock may be ahead of the broker's by any time
+_ANY_CLOCK = {"message.timestamp.after.max.ms": str(2**63 - 1)}
 # one row may be large: a record batch holds at least one record
-_RAW_CONFIGS = {"cleanup.policy": "compact", "max.message.bytes": str(64 << 20)}
-_CONTROL_CONFIGS = {"cleanup.policy": "compact", "segment.bytes": "16777216"}
+_RAW_CONFIGS = {"cleanup.policy": "compact", "max.message.bytes": str(64 << 20), **_ANY_CLOCK}
+_CONTROL_CONFIGS = {"cleanup.policy": "compact", "segment.bytes": "16777216", **_ANY_CLOCK}
 
 
 _ControlRecord = NoteRecord | TruncateMark | SourcePosition

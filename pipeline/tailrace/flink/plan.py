@@ -14,6 +14,9 @@ from tailrace.flink.process import JobProcess, RequestFailed
 from tailrace.flink.tables import Sink, TopicSchemas, planned_sink, sink_ddl, source_ddl
 from tailrace.registry.client import RegistryClient, RegistryRefusedError
 
+# timestamps are those of the source's commits: its clock may be ahead of the broker's by any time
+_ANY_CLOCK = {"message.timestamp.after.max.ms": str(2**63 - 1)}
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedTransform:
@@ -155,8 +158,10 @@ def create_targets(
     inserts = []
     for plan in planned:
         sink = plan.sink
-        cleanup = {"cleanup.policy": "compact"} if sink.key else {}
-        client.create_topics([NewTopic(sink.topic, partitions=max(counts, default=1), configs=cleanup)])
+        configs = dict(_ANY_CLOCK)
+        if sink.key:
+            configs["cleanup.policy"] = "compact"
+        client.create_topics([NewTopic(sink.topic, partitions=max(counts, default=1), configs=configs)])
         crash_point("flink.after_target_topic")
         try:
             key_id = registry.register(f"{sink.topic}-key", sink.key_schema) if sink.key_schema else None
