@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -14,6 +15,8 @@ from tailrace.pipeline.plan import TRANSFORM
 from tailrace.pipeline.status import read_all
 
 _RECOVERY_S = 90.0
+
+_Processes = tuple[int | None, int | None]
 
 
 class Chaos(threading.Thread):
@@ -28,7 +31,7 @@ class Chaos(threading.Thread):
         super().__init__(name="chaos", daemon=True)
         self.survived = 0
         self.planned = len(parts)
-        self.killed: dict[str, int] = {}
+        self._killed: dict[str, _Processes] = {}
         self._data_dir, self._parts, self._talk = data_dir, parts, talk
         self._pause_s = seconds / (len(parts) + 1)
 
@@ -37,28 +40,29 @@ class Chaos(threading.Thread):
         for part in self._parts:
             time.sleep(self._pause_s)
             try:
-                pid = int(read_all(self._data_dir)[part]["pid"])
-                victims = self._victims(part, pid)
+                victims = self._victims(part, int(read_all(self._data_dir)[part]["pid"]))
+                self.note_killed(part)
             except (KeyError, psutil.NoSuchProcess):
                 self._talk(f"could not kill {part}: it does not run")
                 continue
             for victim in victims:
                 with contextlib.suppress(ProcessLookupError):  # gone with the one before it
                     os.kill(victim, signal.SIGKILL)
-            self.killed[part] = pid
             self._talk(f"killed {part} (SIGKILL)")
 
+    def note_killed(self, part: str) -> None:
+        """Remember the processes that a part has now, just before they are killed."""
+        self._killed[part] = _processes(read_all(self._data_dir)[part])
+
     def wait_for_recovery(self) -> None:
-        """Wait until every killed part works again, and count those that do."""
+        """Wait until every killed part works again, in new processes, and count those that do."""
         deadline = time.monotonic() + _RECOVERY_S
-        waiting = dict(self.killed)
-        while waiting and time.monotonic() < deadline:
+        while self._killed and time.monotonic() < deadline:
             found = read_all(self._data_dir)
-            for part, pid in list(waiting.items()):
+            for part, before in list(self._killed.items()):
                 status = found.get(part, {})
-                again = part == TRANSFORM or status.get("pid") != pid
-                if again and status.get("state") in ("running", "caught_up"):
-                    del waiting[part]
+                if _processes(status) != before and status.get("state") in ("running", "caught_up"):
+                    del self._killed[part]
                     self.survived += 1
             time.sleep(0.2)
 
@@ -68,3 +72,8 @@ class Chaos(threading.Thread):
         if part == TRANSFORM:
             return [child.pid for child in psutil.Process(pid).children(recursive=True)] or [pid]
         return [pid]
+
+
+def _processes(status: dict[str, Any]) -> _Processes:
+    """A part's own process, and Flink's below it: a kill of Flink leaves the part, and its old status."""
+    return status.get("pid"), status.get("child_pid")
