@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,15 @@ def run(
             url = registry.start(bootstrap)
             ports.keep(broker=port, registry=listener.getsockname()[1])
             if endpoints_file is not None:
-                _replace(endpoints_file, {"bootstrap": bootstrap, "registry_url": url})
+                _replace(
+                    endpoints_file,
+                    {
+                        "bootstrap": bootstrap,
+                        "registry_url": url,
+                        "pid": os.getpid(),
+                        "started_at": time.time(),
+                    },
+                )
             _log.info("broker at %s, schema registry at %s", bootstrap, url)
         except BaseException as error:  # noqa: BLE001 - reported by the main thread, which ends the process
             failure.append(error)
@@ -82,6 +91,8 @@ def run(
     try:
         broker.run(dataclasses.replace(config, port=port or ports.get("broker")), on_ready=on_ready)
     finally:
+        if endpoints_file is not None:
+            endpoints_file.unlink(missing_ok=True)
         registry.stop()
     if failure:
         raise failure[0]

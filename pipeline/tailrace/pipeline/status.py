@@ -1,5 +1,6 @@
 """What a run is doing: parts, positions, and the lag of every table in rows, bytes and seconds."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,37 @@ def _is_alive(document: dict[str, Any]) -> bool:
         return bool(process.status() != psutil.STATUS_ZOMBIE and started <= document["started_at"] + 1)
     except psutil.NoSuchProcess:
         return False
+
+
+def is_running(data_dir: Path) -> bool:
+    """Whether a supervisor, or a broker without one, lives on a data directory; what a killed one left does not."""
+    for name in ("run.json", "endpoints.json"):
+        try:
+            document = json.loads((data_dir / name).read_text())
+        except (OSError, ValueError):  # not there, or being written right now
+            continue
+        if "started_at" in document and _is_alive(document):
+            return True
+    return False
+
+
+class Patience:
+    """How long to wait for tables: until a deadline, and not for a sink that has ended."""
+
+    def __init__(self, data_dir: Path, timeout_s: float) -> None:
+        self._data_dir = data_dir
+        self._deadline = time.monotonic() + timeout_s
+
+    def over(self, part: str) -> str:
+        """Why to wait for `part` no longer; empty while there is hope."""
+        if time.monotonic() > self._deadline:
+            return "did not get there in time"
+        document = read_status(self._data_dir).get(part)
+        if document is None or _is_alive(document) or is_running(self._data_dir):
+            return ""
+        # it may be restarted, or run where its pid means nothing here: then it goes on writing
+        silent = time.time() - document["updated_at"] > 2 * _STALE_S
+        return "will not get there: the run has ended" if silent else ""
 
 
 def render(found: dict[str, Any]) -> None:

@@ -211,7 +211,14 @@ class Supervisor:
                 ) from None
             lock.truncate(0)
             lock.write(
-                json.dumps({"pid": os.getpid(), "file": str(self.plan.file), "parts": self.plan.parts()})
+                json.dumps(
+                    {
+                        "pid": os.getpid(),
+                        "started_at": time.time(),
+                        "file": str(self.plan.file),
+                        "parts": self.plan.parts(),
+                    }
+                )
             )
             lock.flush()
             try:

@@ -14,6 +14,7 @@ from tailrace.changes import ConfigError
 from tailrace.pipeline.admin import topics as admin
 from tailrace.pipeline.admin.places import offsets_at, parse_start
 from tailrace.pipeline.plan import Endpoints
+from tailrace.pipeline.status import is_running
 from tailrace.registry.client import RegistryClient
 
 _DEPTHS = ("", "*/", "*/*/")
@@ -35,7 +36,7 @@ def find_endpoints(
         files = [data_dir / "endpoints.json"]
     else:
         files = [path for depth in _DEPTHS for path in Path.cwd().glob(f"{depth}.tailrace/*/endpoints.json")]
-    found = {path.parent: json.loads(path.read_text()) for path in files if path.is_file()}
+    found = {path.parent: json.loads(path.read_text()) for path in files if is_running(path.parent)}
     if not bootstrap and len(found) != 1:
         running = ", ".join(map(str, sorted(found)))
         raise ConfigError(

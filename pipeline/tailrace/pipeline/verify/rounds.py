@@ -18,6 +18,7 @@ from tailrace.changes import Lsn, TableId, TailraceError, format_lsn
 from tailrace.pipeline.part import read_endpoints
 from tailrace.pipeline.plan import Endpoints, Plan
 from tailrace.pipeline.source import open_source
+from tailrace.pipeline.status import Patience, is_running
 from tailrace.pipeline.verify.canonical import as_text, typed
 from tailrace.pipeline.verify.changed import changed_keys
 from tailrace.pipeline.verify.compare import compare
@@ -46,9 +47,9 @@ class Verifier:
 
     def __init__(self, plan: Plan, data_dir: Path, *, timeout_s: float) -> None:
         self._plan = plan
-        self._deadline = time.monotonic() + timeout_s
+        self._patience = Patience(data_dir, timeout_s)
         endpoints = read_endpoints(plan, data_dir)
-        if endpoints is None:
+        if endpoints is None or (plan.embedded and not is_running(data_dir)):
             raise TailraceError(
                 f"the pipeline {plan.name} does not run on {data_dir}",
                 fix=f"start it: tailrace run {plan.file}",
@@ -143,7 +144,7 @@ class Verifier:
                 if verdict.difference.equal:
                     verdict.through = fence.position
                     return
-            if time.monotonic() > self._deadline:
+            if self._patience.over(f"sink.{verdict.sink}"):
                 if reading is None:
                     verdict.skipped = "the table does not exist yet"
                 return
@@ -162,11 +163,9 @@ class Verifier:
             checkpoint = sink.table_checkpoint(item.target)
             if checkpoint is not None and checkpoint.lsn >= position:
                 return sink.read_table(item.target)
-            if time.monotonic() > self._deadline:
+            if over := self._patience.over(f"sink.{verdict.sink}"):
                 at = "does not exist" if checkpoint is None else f"stands at LSN {format_lsn(checkpoint.lsn)}"
-                verdict.skipped = (
-                    f"the table {at} and did not reach the fence at {format_lsn(position)} in time"
-                )
+                verdict.skipped = f"the table {at}, before the fence at {format_lsn(position)}, and {over}"
                 return None
             time.sleep(_POLL_S)
 
