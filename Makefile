@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 INTEROP := interop-kgo
 
-.PHONY: help setup demo test lint types unit bench lock clean interop $(INTEROP)
+.PHONY: help setup demo test lint types unit bench lock clean interop fuzz $(INTEROP)
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/'
@@ -44,6 +44,10 @@ interop: setup  ## every client's own test suite against the broker, with a tabl
 
 $(INTEROP): interop-%: setup
 	$(BIN)/python -m tests.conformance $*
+
+fuzz: setup  ## feed 10 million damaged inputs to every reader of the broker and of its client
+	$(BIN)/python -m tests.fuzz
+	TAILRACE_FUZZ_ROUNDS=200 $(BIN)/pytest tests/fuzz
 
 lock: setup  ## resolve the requirements again
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
+from tailrace.broker.protocol import MalformedMessageError
 from tailrace.broker.protocol.internal_topics import (
     GroupMember,
     GroupMetadataKey,
@@ -195,11 +196,15 @@ class TxnMetadata:
     def decode(cls, raw: bytes) -> "TxnMetadata":
         """Inverse of `encode`."""
         value = decode_transaction_log_value(raw)
+        try:
+            status = TxnStatus(value.transaction_status)
+        except ValueError as error:
+            raise MalformedMessageError(f"a transaction's record: {error}") from error
         return cls(
             value.producer_id,
             value.producer_epoch,
             value.transaction_timeout_ms,
-            TxnStatus(value.transaction_status),
+            status,
             frozenset(
                 (topic.topic, partition)
                 for topic in value.transaction_partitions or ()
