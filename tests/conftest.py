@@ -11,6 +11,7 @@ from hypothesis import settings
 pytest_plugins = [
     "tests.fixtures.postgres",
     "tests.fixtures.broker",
+    "tests.fixtures.certificates",
     "tests.fixtures.registry",
     "tests.fixtures.flink",
     "tests.fixtures.tables",

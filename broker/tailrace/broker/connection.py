@@ -247,6 +247,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _after_login_step(self, session: SaslSession) -> None:
         if session.failed:
+            self._server.complain("login from %s failed: %s", self._client_host, session.failure)
             self._stopping = True  # what follows a failed login is not served
             self._backlog.clear()
             self.close()
@@ -263,10 +264,11 @@ class Connection(asyncio.BufferedProtocol):
     async def _answer_raw_token(self, session: SaslSession, slot: _Slot, token: bytes) -> None:
         try:
             answer, _ = await session.answer(token)
-        except SaslFailure as failure:
+        except SaslFailure:
             await asyncio.sleep(self._config.connection_failed_authentication_delay_ms / 1000)
-            self._server.complain("login from %s failed: %s", self._client_host, failure)
-            self.abort()
+            answer = b""  # this form has no way to say so
+        if session.failed:
+            self._after_login_step(session)
             return
         slot.parts = [_SIZE.pack(len(answer)), answer]
         self._send_ready()

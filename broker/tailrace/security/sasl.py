@@ -191,6 +191,8 @@ class SaslSession:
         self._ends_at = math.inf
         self.raw = False
         """Whether the messages of the exchange come without requests around them (SaslHandshake v0)."""
+        self.failure = ""
+        """Why the login failed, for the log only."""
         self.failed = False
         """After a failure nothing but the end of the connection follows."""
 
@@ -216,7 +218,7 @@ class SaslSession:
     def choose(self, mechanism: str, *, raw: bool = False) -> bool:
         """Begin an exchange; False: the mechanism is not offered."""
         if mechanism not in self.offered:
-            self.failed = True
+            self.failed, self.failure = True, "its mechanism is not offered"
             return False
         self._mechanism, self.raw = mechanism, raw
         self._exchange = self._authenticator.exchange(mechanism)
@@ -236,7 +238,7 @@ class SaslSession:
                 return message, 0
             self._check(exchange.proven)
         except SaslFailure as failure:
-            self.failed = True
+            self.failed, self.failure = True, str(failure)
             if failure.counts:
                 self._authenticator.failed_logins.record(self._address, failure.user, self._clock())
             raise

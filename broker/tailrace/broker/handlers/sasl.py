@@ -1,7 +1,6 @@
 """SaslHandshake (17) and SaslAuthenticate (36): the login of a connection, and its renewal (KIP-43, KIP-152, KIP-368)."""
 
 import asyncio
-import logging
 
 from tailrace.broker.handlers.context import RequestContext
 from tailrace.broker.protocol import ErrorCode
@@ -14,8 +13,6 @@ from tailrace.broker.protocol.messages import (
 from tailrace.security.sasl import SaslFailure
 
 _FIRST_VERSION_WITH_REQUESTS = 1
-
-_log = logging.getLogger(__name__)
 
 
 def sasl_handshake(context: RequestContext, request: SaslHandshakeRequest) -> SaslHandshakeResponse:
@@ -40,8 +37,7 @@ async def sasl_authenticate(
         )
     try:
         answer, lifetime_ms = await session.answer(request.auth_bytes)
-    except SaslFailure as failure:
-        _log.warning("login from %s failed: %s", context.client_host, failure)
+    except SaslFailure:
         await asyncio.sleep(context.broker.config.connection_failed_authentication_delay_ms / 1000)
         return SaslAuthenticateResponse(
             ErrorCode.SASL_AUTHENTICATION_FAILED,
