@@ -6,6 +6,7 @@ Prints for each load the payload MB/s, the broker's CPU seconds per GB, and the 
 """
 
 import argparse
+import shutil
 import statistics
 import tempfile
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import psutil
 from tests.benchmarks.broker.loads import Done, Load, fresh_topic, loads, produce
-from tests.benchmarks.broker.targets import ApacheKafka, Tailrace, Target, remove
+from tests.benchmarks.broker.targets import Kafka, Tailrace, Target
 from tests.interop.kafka_tools import class_path
 
 _GB = 1e9
@@ -44,7 +45,7 @@ def main() -> None:
     arguments.add_argument("--restart-gb", type=float, default=0.0)
     options = arguments.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="tailrace-broker-bench-"))
-    targets: list[Target] = [Tailrace(folder), ApacheKafka(folder)]
+    targets: list[Target] = [Tailrace(folder), Kafka(folder)]
     try:
         for target in targets:
             _say(f"{target.name}: started in {target.start():.2f} s, {_rss(target) >> 20} MiB")
@@ -56,7 +57,7 @@ def main() -> None:
     finally:
         for target in targets:
             target.kill()
-        remove(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _compare(load: Load, targets: list[Target], rounds: int, scale: float) -> None:

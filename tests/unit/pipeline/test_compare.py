@@ -119,6 +119,14 @@ def test_a_replayed_change_log_keeps_unchanged_cells_and_obeys_truncates() -> No
     assert replayed(log, ("id",)).to_pylist() == [{"id": 1, "v": "a", "n": None}]
 
 
+def test_a_change_log_may_have_columns_named_like_anything_in_the_query() -> None:
+    names = ["log", "at", "emptied"]
+    row = {"_op": "c", "_lsn": 1, "_seq": 0, "_xid": 1, "_commit_ts": 0, "_unchanged": None}
+    log = pa.Table.from_pylist([dict.fromkeys(names, 7) | row])
+    log = log.set_column(8, "_unchanged", pa.nulls(1, pa.list_(pa.string())))
+    assert replayed(log, ("at",)).to_pylist() == [{"at": 7, "log": 7, "emptied": 7}]
+
+
 @pytest.mark.parametrize("rows", [0, 1])
 def test_small_tables_compare(rows: int) -> None:
     text = as_text(table(rows))

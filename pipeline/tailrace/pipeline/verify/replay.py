@@ -14,11 +14,11 @@ def replayed(log: pa.Table, key: tuple[str, ...]) -> pa.Table:
     A cell that a change left as it was takes the newest given value of its key; what lies before the last
     TRUNCATE is gone.
     """
-    keys = ", ".join(quoted(name) for name in key)
+    keys = ", ".join(f"log.{quoted(name)}" for name in key)
     names = [name for name in log.column_names if name not in META and name not in key]
     order = "struct_pack(lsn := _lsn, seq := _seq)"
     columns = "".join(
-        f", arg_max_null({quoted(name)}, {order}) FILTER (NOT list_contains(coalesce(_unchanged, []), {_literal(name)}))"
+        f", arg_max_null(log.{quoted(name)}, {order}) FILTER (NOT list_contains(coalesce(_unchanged, []), {_literal(name)}))"
         f" AS {quoted(name)}"
         for name in names
     )
