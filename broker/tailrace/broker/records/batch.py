@@ -60,7 +60,7 @@ _INT32 = struct.Struct(">i")
 _UINT32 = struct.Struct(">I")
 _PRODUCER = struct.Struct(">qhi")
 _WALK = struct.Struct(">qi")
-_MARKER = struct.Struct(">bbbbbhhbhib")
+_MARKER = struct.Struct(">bhhbhi")
 
 
 class BatchHeader(NamedTuple):
@@ -203,8 +203,8 @@ def control_batch(
 ) -> bytearray:
     """The batch that commits or aborts the producer's transaction in a partition."""
     # one record: length 16 as a varint, attributes, two zero deltas, key of 4 bytes, value of 6, no headers
-    record = _MARKER.pack(32, 0, 0, 0, 8, 0, int(marker.commit), 12, 0, marker.coordinator_epoch, 0)
-    batch = bytearray(HEADER_BYTES) + record
+    fields = _MARKER.pack(8, 0, int(marker.commit), 12, 0, marker.coordinator_epoch)
+    batch = bytearray(HEADER_BYTES) + b"\x20\0\0\0" + fields + b"\0"
     length = len(batch) - LENGTH_END
     attributes = CONTROL
     HEADER.pack_into(
@@ -216,13 +216,22 @@ def control_batch(
 
 def read_marker(batch: Buffer) -> Marker | None:
     """What a control batch says; None for control records that are no transaction markers (KRaft's)."""
-    if len(batch) < HEADER_BYTES + _MARKER.size:
+    try:
+        attributes_at = _after_varint(batch, HEADER_BYTES)
+        # the timestamp delta is long under a delete horizon, which took the place of the base timestamp
+        key_at = _after_varint(batch, _after_varint(batch, attributes_at + 1))
+        key_length, _, kind, _, _, coordinator_epoch = _MARKER.unpack_from(batch, key_at)
+    except (IndexError, struct.error):
         return None
-    fields = _MARKER.unpack_from(batch, HEADER_BYTES)
-    key_length, kind, coordinator_epoch = fields[4], fields[6], fields[9]
     if key_length != 8 or kind not in (0, 1):
         return None
     return Marker(commit=bool(kind), coordinator_epoch=coordinator_epoch)
+
+
+def _after_varint(buffer: Buffer, at: int) -> int:
+    while buffer[at] & 0x80:
+        at += 1
+    return at + 1
 
 
 def _refused(why: str) -> InvalidBatchError:

@@ -52,6 +52,19 @@ def test_a_control_record_that_is_no_marker_says_nothing() -> None:
     assert read_marker(batch[:70]) is None
 
 
+@pytest.mark.parametrize("delta", [-1, -64, -65, -86_400_000, 1 << 40])
+def test_a_marker_under_a_delete_horizon_says_what_it_said(delta: int) -> None:
+    """Compaction stamps markers: the timestamp delta then takes more than one byte."""
+    batch = control_batch(33, 4, Marker(True, 9), timestamp_ms=1)
+    zigzag, varint = (delta << 1) ^ (delta >> 63), bytearray()
+    while zigzag > 0x7F:
+        varint.append(zigzag & 0x7F | 0x80)
+        zigzag >>= 7
+    varint.append(zigzag)
+    record = bytes([(16 + len(varint) - 1) * 2, 0, *varint]) + bytes(batch[64:])
+    assert read_marker(bytes(batch[:61]) + record) == Marker(True, 9)
+
+
 def test_a_place_in_the_log_leaves_the_checksum_right() -> None:
     batch = encode_batch(TWO)
     set_base_offset(batch, 2**40, 7)
