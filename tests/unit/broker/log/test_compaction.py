@@ -133,6 +133,76 @@ def test_what_is_little_is_left_alone(at: Harness) -> None:
     assert len(contents(at)) == 120
 
 
+def test_the_share_that_must_be_dirty_is_the_topics(at: Harness) -> None:
+    base = {"segment_bytes": 2000, "compact": True, "delete": False}
+    for number in range(100):
+        put(at, (b"k%d" % number, b"." * 50))
+    assert compact(at)
+    put(at, (b"k1", b"again"))
+    at.logs.configure("orders", TopicConfig(**base, min_cleanable_dirty_ratio=0.5))  # type: ignore[arg-type]
+    assert not compact(at)
+    at.logs.configure("orders", TopicConfig(**base, min_cleanable_dirty_ratio=0.0))  # type: ignore[arg-type]
+    assert compact(at)
+    assert not compact(at)  # nothing is dirty
+    for number in range(200):
+        put(at, (b"k%d" % number, b"." * 50))
+    at.logs.configure("orders", TopicConfig(**base, min_cleanable_dirty_ratio=1.0))  # type: ignore[arg-type]
+    assert not compact(at)
+
+
+def test_what_waited_too_long_is_compacted_however_little_it_is(at: Harness) -> None:
+    at.logs.configure(
+        "orders", TopicConfig(segment_bytes=2000, compact=True, delete=False, max_compaction_lag_ms=HOUR_MS)
+    )
+    for number in range(100):
+        put(at, (b"k%d" % number, b"." * 50))
+    assert compact(at)
+    put(at, (b"k1", b"again"))
+    assert not compact(at)
+    at.clock.at_ms += HOUR_MS
+    assert not compact(at)
+    at.clock.at_ms += 1
+    assert compact(at)
+    assert not compact(at)
+    assert len(contents(at)) == 100
+
+
+def test_segments_are_not_merged_over_more_offsets_than_an_index_holds(
+    at: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tailrace.broker.log.compaction_plan.MAX_RELATIVE_OFFSET", 50)
+    for number in range(300):
+        put(at, (b"k%d" % (number % 3), b"%d" % number))
+    assert compact(at)
+    bases = [segment.base_offset for segment in at.log.segments]
+    ends = [segment.next_offset for segment in at.log.segments]
+    assert max(end - base for base, end in zip(bases, ends, strict=True)) <= 50
+    assert len(contents(at)) == 3
+
+
+def test_a_compacted_topic_also_gives_up_what_is_past_its_retention(at: Harness) -> None:
+    config = TopicConfig(segment_bytes=2000, compact=True, delete=True, retention_ms=HOUR_MS)
+    at.logs.configure("orders", config)
+    for number in range(100):
+        put(at, (b"old%d" % (number % 5), b"%d" % number))
+    assert compact(at)
+    assert len(contents(at)) == 5
+    at.clock.at_ms += HOUR_MS + 1
+    for number in range(100):
+        put(at, (b"new%d" % (number % 5), b"%d" % number))
+    assert compact(at)
+    asyncio.run(at.logs.maintain())
+    assert {key for _, key, _ in contents(at)} == {b"new%d" % n for n in range(5)}
+
+
+def test_many_aborted_transactions_of_one_producer_are_all_dropped(at: Harness) -> None:
+    for number in range(60):
+        at.append(b"%d" % number, key=b"k%d" % number, producer=PRODUCER, sequence=number, transactional=True)
+        at.end(PRODUCER, commit=number % 3 == 0)
+    assert compact(at)
+    assert [value for _, _, value in contents(at)] == [b"%d" % n for n in range(0, 60, 3)]
+
+
 def test_a_tombstone_lives_until_its_delete_horizon(at: Harness) -> None:
     put(at, (b"a", b"1"), (b"b", b"1"), (b"c", b"1"))
     put(at, (b"a", None), (b"b", b"2"))
