@@ -75,9 +75,8 @@ class Broker:
             TransactionLimits(
                 config.transaction_max_timeout_ms,
                 config.transactional_id_expiration_ms,
-                config.transaction_version,
             ),
-            StateLog(self._state_topic, value_version=min(config.transaction_version, 1)),
+            StateLog(self._state_topic),
             Markers(
                 topics=self.topics,
                 logs=self.logs,
