@@ -223,10 +223,7 @@ class Connection(asyncio.BufferedProtocol):
         security, listener = self._broker.security, self._door.listener
         principal = security.certified(ssl_object) if not listener.protocol.sasl else ANONYMOUS
         if principal is None:
-            self._server.complain(
-                "connection from %s closed: no rule of ssl.principal.mapping.rules fits its certificate",
-                self._client_host,
-            )
+            self._server.complain("connection from %s closed: no rule names its user", self._client_host)
             self.abort()
             return
         self._session = security.session(listener, self.address)
@@ -255,13 +252,8 @@ class Connection(asyncio.BufferedProtocol):
             self._introduce(session.principal)
             self._most_frame = self._config.request_max_bytes
 
-    def _take_raw_token(self, session: SaslSession, frame: Buffer) -> None:
-        """A message of the exchange without a request around it: what follows SaslHandshake v0."""
-        slot = _Slot(False, len(frame))
-        self._slots.append(slot)
-        self._server.track(self._answer_raw_token(session, slot, bytes(frame)))
-
     async def _answer_raw_token(self, session: SaslSession, slot: _Slot, token: bytes) -> None:
+        """A message of the exchange without a request around it: what follows SaslHandshake v0."""
         try:
             answer, _ = await session.answer(token)
         except SaslFailure:
@@ -297,7 +289,9 @@ class Connection(asyncio.BufferedProtocol):
     def _start(self, frame: Buffer) -> None:
         session = self._session
         if session is not None and session.raw:
-            self._take_raw_token(session, frame)
+            slot = _Slot(False, len(frame))
+            self._slots.append(slot)
+            self._server.track(self._answer_raw_token(session, slot, bytes(frame)))
             return
         try:
             header, request = decode_request(frame)
