@@ -150,7 +150,9 @@ class ChangePreparer:
             mine = np.array([name in names for names in needed])[batch.unchanged[rows]]
             source = np.arange(len(batch))
             source[rows[mine]] = len(batch) + np.flatnonzero(mine)
-            cells[i] = pa.concat_arrays([cells[i], again.rows.column(name)]).take(pa.array(source, pa.int64()))
+            cells[i] = pa.concat_arrays([cells[i], again.rows.column(name)]).take(
+                pa.array(source, pa.int64())
+            )
         gone = np.zeros(len(batch), np.uint8)
         gone[rows[~again.found]] = 1
         whole = pa.RecordBatch.from_arrays(cells, schema=batch.rows.schema)

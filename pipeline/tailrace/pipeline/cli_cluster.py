@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,8 +13,6 @@ from tailrace.changes.errors import ConfigError
 if TYPE_CHECKING:
     from tailrace.broker.client import Client
     from tailrace.pipeline.plan import Endpoints
-
-_P = ParamSpec("_P")
 
 BOOTSTRAP = click.option(
     "--bootstrap", metavar="H:P", help="Broker; by default the one of the pipeline that runs under .tailrace."
@@ -49,15 +47,13 @@ class Cluster:
             yield client
 
 
-def with_cluster(
-    function: Callable[Concatenate[Cluster, _P], int | None],
-) -> Callable[..., int | None]:
+def with_cluster(function: Callable[..., int | None]) -> Callable[..., int | None]:
     """Give a verb the options that say which cluster is meant, as one `Cluster`."""
 
     @BOOTSTRAP
     @RUN_DIR
     @wraps(function)
-    def run(*args: _P.args, bootstrap: str | None, data_dir: Path | None, **kwargs: _P.kwargs) -> int | None:
+    def run(*args: Any, bootstrap: str | None, data_dir: Path | None, **kwargs: Any) -> int | None:
         return function(Cluster(bootstrap, data_dir), *args, **kwargs)
 
     return run

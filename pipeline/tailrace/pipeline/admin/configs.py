@@ -51,7 +51,8 @@ def describe_configs(client: Client, kind: int, name: str, *, every: bool) -> li
             if every or entry.config_source != _DEFAULT
         ]
 
-    return _ask(client, kind, name, ApiKey.DESCRIBE_CONFIGS, request, described)
+    rows: list[dict[str, Any]] = _ask(client, kind, name, ApiKey.DESCRIBE_CONFIGS, request, described)
+    return rows
 
 
 def alter_configs(
