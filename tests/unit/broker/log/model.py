@@ -64,11 +64,12 @@ class Model:
         if epoch != producer.epoch:
             producer.epoch, producer.batches = epoch, []
         if event.commit is None:
-            last_sequence = (event.sequence + len(event.values) - 1) % (MAX_SEQUENCE + 1)
-            producer.batches = [
-                *producer.batches[-4:],
-                (event.sequence, last_sequence, event.base, event.last),
-            ]
+            if event.sequence >= 0:  # a coordinator writes without sequences
+                last_sequence = (event.sequence + len(event.values) - 1) % (MAX_SEQUENCE + 1)
+                producer.batches = [
+                    *producer.batches[-4:],
+                    (event.sequence, last_sequence, event.base, event.last),
+                ]
             if event.transactional and producer.open_since is None:
                 producer.open_since = event.base
         elif producer.open_since is not None:

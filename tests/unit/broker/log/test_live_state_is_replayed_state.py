@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -15,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tests.unit.broker.log.harness import Harness
 from tests.unit.broker.log.model import MAX_SEQUENCE, Event, Model, ModelProducer
 
-from tailrace.broker.log import LogError, TopicConfig, compaction_plan
+from tailrace.broker.log import LogError, TopicConfig
 from tailrace.broker.protocol.errors import ErrorCode
 from tailrace.broker.records.batch import iterate_batches
 from tailrace.broker.records.record import decode_records
@@ -244,7 +243,13 @@ TestLiveStateIsReplayedState.settings = settings(
 class CompactedLogMachine(LogMachine):
     """The same log compacted now and then: offsets may be missing, the latest of every key never is."""
 
-    config = TopicConfig(segment_bytes=1200, compact=True, delete=False, delete_retention_ms=HOUR_MS)
+    config = TopicConfig(
+        segment_bytes=1200,
+        compact=True,
+        delete=False,
+        delete_retention_ms=HOUR_MS,
+        min_cleanable_dirty_ratio=0.0,
+    )
 
     @rule()
     def compact(self) -> None:
@@ -253,8 +258,7 @@ class CompactedLogMachine(LogMachine):
 
         async def compact_after_a_checkpoint() -> None:
             await self.at.logs.checkpoint()
-            with patch.object(compaction_plan, "MIN_DIRTY_SHARE", 0):
-                await self.at.logs.compact(self.at.log)
+            await self.at.logs.compact(self.at.log)
 
         asyncio.run(compact_after_a_checkpoint())
 
