@@ -3,7 +3,7 @@
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do $$p -c 'import sys; sys.exit(not (3,11) <= sys.version_info[:2] <= (3,12))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-INTEROP := interop-kgo
+INTEROP := interop-kgo interop-kafka-python
 
 .PHONY: help setup demo test lint types unit bench lock clean interop fuzz $(INTEROP)
 

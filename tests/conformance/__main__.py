@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from tests.conformance import kgo
+from tests.conformance import kafka_python, kgo
 from tests.conformance.cache import MissingToolchain
 from tests.conformance.expected import Expectations, grow, judge
 from tests.conformance.outcome import SuiteRun
 from tests.conformance.table import show
 
 _Suite = Callable[[Sequence[str], Path], SuiteRun]
-SUITES: dict[str, _Suite] = {kgo.NAME: kgo.run}
+SUITES: dict[str, _Suite] = {module.NAME: module.run for module in (kgo, kafka_python)}
 
 
 def main() -> int:

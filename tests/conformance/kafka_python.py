@@ -1,0 +1,55 @@
+"""kafka-python's integration tests, as its source distribution carries them.
+
+They start brokers by the scripts of an installed Kafka: those of `kafka_home` start ours.  The distribution
+leaves out two files of the tests' package; `stand_ins/` has ours for them.
+"""
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.conformance.kafka_home import make_kafka_home
+from tests.conformance.outcome import SuiteRun
+from tests.conformance.python_suites import environment, outcomes_of, source_package
+
+NAME = "kafka-python"
+VERSION = "3.0.12"
+KAFKA = "4.3.1"
+_NEEDS = ("pytest>=8", "pytest-timeout", "pytest-mock", "py", "lz4", "zstandard", "python-snappy", "crc32c")
+_STAND_INS = Path(__file__).parent / "stand_ins"
+_TIMEOUT_S = 900.0
+
+
+def run(only: Sequence[str], folder: Path) -> SuiteRun:
+    """The integration tests, or those whose names hold one of `only`."""
+    python = environment(NAME, VERSION, _NEEDS)
+    source = source_package(NAME, VERSION)
+    shutil.copytree(source / "test", folder / "test")
+    (folder / "test" / "__init__.py").touch()
+    shutil.copy(_STAND_INS / "kafka_python_service.py", folder / "test" / "service.py")
+    resources = folder / "servers" / "resources" / "default"
+    resources.mkdir(parents=True)
+    for template in ("kafka.properties", "kafka_server_jaas.conf", "sasl_command.conf", "log4j.properties"):
+        shutil.copy(_STAND_INS / template, resources / template)
+    report = folder / "report.xml"
+    started = time.monotonic()
+    pytest = [str(python), "-m", "pytest", "test/integration", "--quiet", "--timeout=90", "--tb=line"]
+    wanted = ["-k", " or ".join(only)] if only else []
+    subprocess.run(
+        [*pytest, "--show-capture=no", "-p", "no:cacheprovider", f"--junitxml={report}", *wanted],
+        cwd=folder,
+        env={
+            **{name: value for name, value in os.environ.items() if not name.startswith("PYTEST")},
+            "KAFKA_VERSION": KAFKA,
+            "PROJECT_ROOT": str(folder),
+            "KAFKA_ROOT": str(make_kafka_home(folder / "kafka")),
+        },
+        stdin=subprocess.DEVNULL,
+        timeout=_TIMEOUT_S,
+        check=False,  # the report tells
+    )
+    outcomes = tuple(outcomes_of(report))
+    return SuiteRun(NAME, VERSION, outcomes, time.monotonic() - started, bool(only))
