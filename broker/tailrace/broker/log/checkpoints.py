@@ -41,7 +41,7 @@ class DirectoryLock:
     def __init__(self, disk: Disk, data_dir: Path) -> None:
         self._disk = disk
         try:
-            disk.make_directory(data_dir)
+            _make_durably(disk, data_dir)
             self._fd = disk.open(data_dir / ".lock", create=True)
         except OSError as error:
             raise ConfigError(
@@ -61,6 +61,14 @@ class DirectoryLock:
 
     def release(self) -> None:
         self._disk.close(self._fd)
+
+
+def _make_durably(disk: Disk, data_dir: Path) -> None:
+    missing = [path for path in (data_dir, *data_dir.parents) if not disk.exists(path)]
+    disk.make_directory(data_dir)
+    for path in missing:
+        with contextlib.suppress(PermissionError):  # a folder that may be entered but not listed
+            sync_directory(disk, path.parent)
 
 
 def read_offsets(disk: Disk, path: Path) -> Offsets | None:

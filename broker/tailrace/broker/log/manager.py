@@ -20,7 +20,7 @@ from tailrace.broker.log.partition_metadata import METADATA, belongs, claim
 from tailrace.broker.log.recovery import Durable, recover
 from tailrace.broker.log.retention import expired_segments
 from tailrace.broker.log.segment import Segment
-from tailrace.broker.log.snapshots import remove_snapshots, write_snapshot
+from tailrace.broker.log.snapshots import remove_snapshots, sync_snapshot, write_snapshot
 from tailrace.broker.protocol.errors import ErrorCode
 from tailrace.changes import crash_point
 
@@ -253,9 +253,15 @@ class LogManager:
         if count == len(log.segments):
             log.roll()
         # first the offset, durably: of the names that go, a crash may keep any
-        await self._move_log_start(log, log.segments[count].base_offset)
+        start = log.segments[count].base_offset
+        try:
+            await asyncio.to_thread(sync_snapshot, self.disk, log.directory, start)
+            await self._move_log_start(log, start)
+        except FileNotFoundError:
+            if not log.closed:
+                raise
         if log.closed:
-            return
+            return  # its topic was deleted meanwhile
         crash_point("broker.log.before_retention_delete")
         away: list[Path] = []
         for segment in log.replace_segments(0, count, []):  # oldest first: a crash leaves no hole

@@ -19,13 +19,25 @@ from pathlib import Path
 
 from tailrace.broker.log.clock import Clock
 from tailrace.broker.log.disk import Disk
-from tailrace.broker.log.durable import sync_directory
+from tailrace.broker.log.durable import sync_directory, sync_file
 from tailrace.broker.log.epochs import LeaderEpochs
 from tailrace.broker.log.errors import DamagedLogError
 from tailrace.broker.log.index import AbortedTransaction
 from tailrace.broker.log.producers import ProducerStates
-from tailrace.broker.log.segment import MAX_RELATIVE_OFFSET, Segment, segment_offsets
-from tailrace.broker.log.snapshots import load_snapshot, remove_snapshots, snapshot_offsets
+from tailrace.broker.log.segment import (
+    INDEX_SUFFIXES,
+    MAX_RELATIVE_OFFSET,
+    Segment,
+    segment_name,
+    segment_offsets,
+)
+from tailrace.broker.log.snapshots import (
+    load_snapshot,
+    remove_snapshots,
+    snapshot_offsets,
+    sync_snapshot,
+    write_snapshot,
+)
 from tailrace.broker.log.swap import finish_swaps
 from tailrace.broker.records.batch import (
     HEADER_BYTES,
@@ -93,6 +105,12 @@ def recover(disk: Disk, directory: Path, durable: Durable, clock: Clock) -> Reco
     for segment in segments:
         if segment.next_offset > unchecked:
             disk.fdatasync(segment.file.fd)
+    for segment in segments[:-1]:
+        if not segment.indexes_synced:  # else the recovery point went back, to where compaction left holes
+            for path in segment.finish_indexes():
+                sync_file(disk, path)
+            segment.indexes_synced = True
+    sync_snapshot(disk, directory, segments[-1].base_offset)
     sync_directory(disk, directory)
     for segment in segments:
         segment.rest_indexes()
@@ -101,6 +119,11 @@ def recover(disk: Disk, directory: Path, durable: Durable, clock: Clock) -> Reco
 
 def _open_segments(disk: Disk, directory: Path, durable: Durable, clock: Clock) -> list[Segment]:
     bases = segment_offsets(disk, directory)
+    while len(bases) > 1 and bases[1] <= durable.log_start:
+        # given up by retention: a crash may have kept any of the names
+        given_up = bases.pop(0)
+        for suffix in (".log", *INDEX_SUFFIXES):
+            disk.unlink(directory / segment_name(given_up, suffix))
     if bases:
         return [Segment(disk, directory, base, create=False, created_ms=clock.now_ms()) for base in bases]
     if durable.recovery_point > durable.log_start:
@@ -178,7 +201,8 @@ def _scan(segment: Segment, durable: Durable, epochs: LeaderEpochs) -> bool:
     size = segment.disk.size(segment.file.fd)
     for header, batch in _batches(segment, size):
         offset = header.base_offset
-        in_place = offset == segment.next_offset if durable.known else offset >= segment.next_offset
+        may_miss = not durable.known or offset < durable.recovery_point  # compaction leaves holes there
+        in_place = offset >= segment.next_offset if may_miss else offset == segment.next_offset
         if (
             not in_place
             or not epochs.latest() <= header.leader_epoch <= durable.newest_epoch
@@ -247,6 +271,8 @@ def _replay(
     fresh = [segment.base_offset for segment in segments if not segment.indexes_synced]
     at, states = load_snapshot(disk, directory, min([unchecked, *fresh]), seen_ms)
     for segment in segments:
+        if segment is segments[-1] and segment.base_offset > at:
+            write_snapshot(disk, directory, segment.base_offset, states, durable=False)
         if segment.next_offset <= at:
             continue
         for position, header in segment.headers(segment.position_of(max(at, segment.base_offset))):

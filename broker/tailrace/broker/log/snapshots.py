@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from tailrace.broker.log.disk import Disk
-from tailrace.broker.log.durable import read_file, replace_file
+from tailrace.broker.log.durable import read_file, replace_file, sync_directory, sync_file
 from tailrace.broker.log.producers import ProducerStates
 from tailrace.broker.log.segment import segment_name
 
@@ -39,6 +39,14 @@ def load_snapshot(disk: Disk, directory: Path, up_to: int, seen_ms: int) -> tupl
             except ValueError as error:
                 _log.warning("passing over %s: %s", path, error)
     return -1, ProducerStates()
+
+
+def sync_snapshot(disk: Disk, directory: Path, at_least: int) -> None:
+    """Make the first snapshot from offset `at_least` on durable: what came before it may go now."""
+    found = next((offset for offset in snapshot_offsets(disk, directory) if offset >= at_least), None)
+    if found is not None:
+        sync_file(disk, directory / segment_name(found, SUFFIX))
+        sync_directory(disk, directory)
 
 
 def remove_snapshots(disk: Disk, directory: Path, *, keep: set[int]) -> None:
