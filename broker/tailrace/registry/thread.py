@@ -1,0 +1,66 @@
+"""The registry's REST server in threads of its own, beside the broker that it stores its schemas in."""
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+
+import uvicorn
+
+from tailrace.broker.client import Client
+from tailrace.registry.http import create_app
+from tailrace.registry.store import Store
+
+_REQUEST_TIMEOUT_S = 30.0
+
+
+class RegistryThread:
+    """uvicorn on a socket of ours; `failure` is why it could not start."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+        self._client: Client | None = None
+        self.failure: BaseException | None = None
+
+    def start_beside(self, bootstrap: str, started: Callable[[str], None]) -> None:
+        """Start without waiting, then call `started(url)`; a failure ends the process with SIGTERM."""
+        threading.Thread(target=self._start_and_tell, args=(bootstrap, started), daemon=True).start()
+
+    def _start_and_tell(self, bootstrap: str, started: Callable[[str], None]) -> None:
+        try:
+            started(self._start(bootstrap))
+        except BaseException as error:  # noqa: BLE001 - reported by the main thread, which ends the process
+            self.failure = error
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _start(self, bootstrap: str) -> str:
+        """Replay the store and begin to answer; return the url."""
+        self._client = Client(bootstrap, client_id="schema-registry", request_timeout_s=_REQUEST_TIMEOUT_S)
+        store = Store(self._client)
+        store.open()
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                create_app(store), log_level="warning", access_log=False, lifespan="off", log_config=None
+            )
+        )
+        self._thread = threading.Thread(target=self._serve, name="schema-registry", daemon=True)
+        self._thread.start()
+        host, port = self._listener.getsockname()[:2]
+        return f"http://{host}:{port}"
+
+    def _serve(self) -> None:
+        assert self._server is not None
+        self._server.run(sockets=[self._listener])
+
+    def stop(self) -> None:
+        """End the thread; unanswered requests are cut off."""
+        if self._server is not None:
+            self._server.should_exit = True
+        if self._client is not None:
+            self._client.interrupt()
+        if self._thread is not None:
+            self._thread.join(5)
+        self._listener.close()
