@@ -8,6 +8,7 @@ from pathlib import Path
 
 import confluent_kafka as ck
 import pytest
+from tests.fixtures.broker import BrokerFactory
 from tests.interop.kafka_tools import KafkaTools, events
 from tests.interop.ledger import Ledger
 
@@ -70,10 +71,11 @@ def test_what_java_was_told_is_there_after_sigkills(
     ledger.check(consume(kafka_tools, broker, "t", count, tmp_path / "consumer.properties"))
 
 
+@pytest.mark.parametrize("transaction_version", [0, 2])
 def test_a_java_consume_process_produce_loop_is_exactly_once_over_sigkills(
-    broker: EmbeddedBroker, kafka_tools: KafkaTools, tmp_path: Path
+    broker_factory: BrokerFactory, kafka_tools: KafkaTools, tmp_path: Path, transaction_version: int
 ) -> None:
-    count = 2_000
+    broker, count = broker_factory(transaction_version=transaction_version), 2_000
     producer = ck.Producer({"bootstrap.servers": broker.bootstrap})
     for number in range(count):
         producer.produce("in", b"%d" % number)
@@ -156,7 +158,7 @@ def test_kafkas_own_log_reader_accepts_our_files(broker: EmbeddedBroker, kafka_t
     assert broker.stop() == 0
 
     def dump(partition: str, suffix: str, *options: str) -> str:
-        (path,) = broker.config.data_dir.rglob(f"{partition}/*{suffix}")
+        *_, path = sorted(broker.config.data_dir.rglob(f"{partition}/*{suffix}"))
         return kafka_tools.run(f"{TOOLS}.DumpLogSegments", "--files", str(path), *options)
 
     batches = dump("t-0", ".log", "--deep-iteration")

@@ -56,10 +56,16 @@ class Broker:
         self.failure: StorageFailure | None = None
         self.failed = asyncio.Event()
         self.waiting_fetches = WaitingFetches()
-        self.logs = LogManager(config.data_dir, clock=self.clock)
+        self.logs = LogManager(
+            config.data_dir, clock=self.clock, producer_expiration_ms=config.producer_id_expiration_ms
+        )
         self.topics = Topics(config.data_dir, self.logs)
         self.security = Protection(config, config.doors(), config.data_dir / DATABASE)
-        self.flusher = Flusher(on_high_watermark=self.waiting_fetches.wake, on_failure=self._fail)
+        self.flusher = Flusher(
+            on_high_watermark=self.waiting_fetches.wake,
+            on_failure=self._fail,
+            page_cache=config.durability == "page_cache",
+        )
         self.group_log = GroupLog(
             self._internal_topic(CONSUMER_OFFSETS, config.offsets_topic_partitions),
             GroupLimits(
@@ -75,8 +81,9 @@ class Broker:
             TransactionLimits(
                 config.transaction_max_timeout_ms,
                 config.transactional_id_expiration_ms,
+                config.transaction_version,
             ),
-            StateLog(self._state_topic),
+            StateLog(self._state_topic, value_version=min(config.transaction_version, 1)),
             Markers(
                 topics=self.topics,
                 logs=self.logs,

@@ -28,6 +28,11 @@ class BrokerConfig(SecurityOptions):
     )
     node_id: int = option("node.id", 1, "The number of this broker; there is only one.")
 
+    durability: str = option(
+        "tailrace.durability",
+        "fsync",
+        "fsync: answered when it survives a power cut; page_cache: when it is written, as Kafka does.",
+    )
     auto_create_topics: bool = option(
         "auto.create.topics.enable", True, "Whether a topic that a client asks for is created."
     )
@@ -93,6 +98,16 @@ class BrokerConfig(SecurityOptions):
         7 * 24 * 3_600_000,
         "A transactional id unused this long is forgotten.",
     )
+    producer_id_expiration_ms: int = option(
+        "producer.id.expiration.ms",
+        24 * 3_600_000,
+        "A partition forgets a producer without an open transaction that wrote nothing this long.",
+    )
+    transaction_version: int = option(  # 0: Flink's recovery and its tests need the classic protocol
+        "transaction.version",
+        0,
+        "Feature level of transactions: 2 raises the producer's epoch with every transaction (KIP-890).",
+    )
     transaction_topic_partitions: int = option(
         "transaction.state.log.num.partitions", 1, "Partitions of __transaction_state when it is created."
     )
@@ -114,6 +129,7 @@ class BrokerConfig(SecurityOptions):
             "offsets_topic_partitions",
             "transaction_max_timeout_ms",
             "transactional_id_expiration_ms",
+            "producer_id_expiration_ms",
             "transaction_topic_partitions",
         ):
             if getattr(self, name) <= 0:
@@ -121,6 +137,14 @@ class BrokerConfig(SecurityOptions):
         if self.group_min_session_timeout_ms > self.group_max_session_timeout_ms:
             raise ConfigError(
                 "broker option group.min.session.timeout.ms is greater than group.max.session.timeout.ms"
+            )
+        if self.transaction_version not in (0, 1, 2):
+            raise ConfigError(
+                f"broker option transaction.version is {self.transaction_version}, not 0, 1 or 2"
+            )
+        if self.durability not in ("fsync", "page_cache"):
+            raise ConfigError(
+                f"broker option tailrace.durability is {self.durability!r}, not fsync or page_cache"
             )
         if self.host in ("0.0.0.0", "::", "") and not self.advertised_host and not self.listeners:
             raise ConfigError(

@@ -1,22 +1,38 @@
-"""ApiVersions (18): what this broker serves."""
+"""ApiVersions (18): what this broker serves, and the feature levels that it has (KIP-584)."""
 
 import re
 
+from tailrace.broker.config import BrokerConfig
 from tailrace.broker.handlers.context import RequestContext
 from tailrace.broker.protocol import API_VERSIONS, ApiKey, ErrorCode
-from tailrace.broker.protocol.messages import ApiVersion, ApiVersionsRequest, ApiVersionsResponse
+from tailrace.broker.protocol.messages import (
+    ApiVersion,
+    ApiVersionsRequest,
+    ApiVersionsResponse,
+    FinalizedFeatureKey,
+    SupportedFeatureKey,
+)
 
 _SOFTWARE = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?")
 _FIRST_VERSION_WITH_SOFTWARE = 3
-_advertised: list[ApiVersion] = []
+_TRANSACTION_VERSION = "transaction.version"
+_NEWEST_TRANSACTION_VERSION = 2
+_served: list[ApiKey] = []
 
 
 def advertise(keys: list[ApiKey]) -> None:
-    """Fix what is advertised: the APIs that have a handler, with the versions that the codec serves.
+    """Fix what is advertised: the APIs that have a handler, with the versions that the codec serves."""
+    _served[:] = sorted(keys)
 
-    No feature levels are advertised, so clients stay with the classic transaction protocol (KIP-584).
-    """
-    _advertised[:] = [ApiVersion(int(key), *API_VERSIONS[key]) for key in sorted(keys)]
+
+def _advertised() -> list[ApiVersion]:
+    return [ApiVersion(int(key), *API_VERSIONS[key]) for key in _served]
+
+
+def _finalized(config: BrokerConfig) -> list[FinalizedFeatureKey]:
+    """Level 0 is not told, as Kafka does: clients then stay with the classic transaction protocol."""
+    level = config.transaction_version
+    return [FinalizedFeatureKey(_TRANSACTION_VERSION, level, level)] if level else []
 
 
 def api_versions(context: RequestContext, request: ApiVersionsRequest) -> ApiVersionsResponse:
@@ -24,9 +40,14 @@ def api_versions(context: RequestContext, request: ApiVersionsRequest) -> ApiVer
     software = (request.client_software_name, request.client_software_version)
     if context.version >= _FIRST_VERSION_WITH_SOFTWARE and not all(map(_SOFTWARE.fullmatch, software)):
         return ApiVersionsResponse(error_code=ErrorCode.INVALID_REQUEST)
-    return ApiVersionsResponse(api_keys=_advertised)
+    return ApiVersionsResponse(
+        api_keys=_advertised(),
+        supported_features=[SupportedFeatureKey(_TRANSACTION_VERSION, 0, _NEWEST_TRANSACTION_VERSION)],
+        finalized_features_epoch=0,
+        finalized_features=_finalized(context.broker.config),
+    )
 
 
 def unsupported_version_answer() -> ApiVersionsResponse:
     """What a client gets that asks in a version newer than ours: it retries with one of these (KIP-511)."""
-    return ApiVersionsResponse(error_code=ErrorCode.UNSUPPORTED_VERSION, api_keys=_advertised)
+    return ApiVersionsResponse(error_code=ErrorCode.UNSUPPORTED_VERSION, api_keys=_advertised())

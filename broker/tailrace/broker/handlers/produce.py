@@ -1,5 +1,8 @@
 """Produce (0): append record batches, answer when they are as durable as `acks` asks."""
 
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from tailrace.broker.handlers.context import CloseConnection, RequestContext
@@ -20,6 +23,7 @@ from tailrace.changes import crash_point
 
 _ADMIN_CLIENT = "__admin_client"
 _FIRST_VERSION_WITH_ABORTABLE = 11
+_FIRST_VERSION_THAT_JOINS = 12
 _FIRST_VERSION_WITH_IDS = 13
 
 _Target = tuple[PartitionLog, int]
@@ -37,17 +41,85 @@ class _Refused(Exception):
 def produce(context: RequestContext, request: ProduceRequest) -> object:
     """Append at once; answer when everything appended is fsynced, with acks=1 as with acks=all.
 
-    An error in one partition says nothing about the others.
+    An error in one partition says nothing about the others.  Since v12 partitions join the transaction of
+    their batches by themselves (KIP-890): only then does the appending wait, for the coordinator.
     """
+    context.broker.counters.produce_requests += 1
+    if context.version >= _FIRST_VERSION_THAT_JOINS and request.transactional_id and request.acks:
+        joining = _joining(context, request)
+        if joining is not None and not joining.is_done(context):
+            for topic in request.topic_data:
+                for data in topic.partition_data:  # the buffer they lie in is reused while we wait
+                    data.records = bytes(data.records or b"")
+            return _join_and_append(context, request, joining)
+    return _append_all(context, request, {})
+
+
+@dataclass(frozen=True, slots=True)
+class _Joining:
+    """The partitions of one transactional request, and who writes to them."""
+
+    transactional_id: str
+    producer_id: int
+    epoch: int
+    partitions: frozenset[tuple[str, int]]
+
+    def is_done(self, context: RequestContext) -> bool:
+        return context.broker.transactions.has_joined(
+            self.transactional_id, self.producer_id, self.epoch, self.partitions
+        )
+
+
+def _joining(context: RequestContext, request: ProduceRequest) -> _Joining | None:
+    """None: nothing in the request is transactional, or nothing could be written."""
+    partitions, producer = [], None
+    for topic in request.topic_data:
+        name = _name_of(context, topic)
+        found = context.broker.topics.find(name) if name else None
+        for data in topic.partition_data:
+            batch = memoryview(data.records or b"")
+            if found is None or not 0 <= data.index < found.partitions or len(batch) < HEADER_BYTES:
+                continue
+            header = read_header(batch)
+            if header.is_transactional and (context.client_id == _ADMIN_CLIENT or not found.internal):
+                partitions.append((found.name, data.index))
+                producer = producer or (header.producer_id, header.producer_epoch)
+    if producer is None or request.transactional_id is None:
+        return None
+    return _Joining(request.transactional_id, *producer, frozenset(partitions))
+
+
+async def _join_and_append(
+    context: RequestContext, request: ProduceRequest, joining: _Joining
+) -> ProduceResponse:
+    error = await context.broker.transactions.join(
+        joining.transactional_id, joining.producer_id, joining.epoch, joining.partitions
+    )
+    refused = {} if error is ErrorCode.NONE else dict.fromkeys(joining.partitions, _of_join(error))
+    # from here to the append nothing is awaited: batches of one producer stay in their order
+    answer = _append_all(context, request, refused)
+    assert answer is not None  # acks=0 does not come here
+    return await answer
+
+
+def _of_join(error: ErrorCode) -> ErrorCode:
+    """As Kafka's AddPartitionsToTxnManager names it for producers."""
+    if error is ErrorCode.PRODUCER_FENCED:
+        return ErrorCode.INVALID_PRODUCER_EPOCH
+    return ErrorCode.NOT_ENOUGH_REPLICAS if error is ErrorCode.COORDINATOR_NOT_AVAILABLE else error
+
+
+def _append_all(
+    context: RequestContext, request: ProduceRequest, refused: Mapping[tuple[str, int], ErrorCode]
+) -> Coroutine[Any, Any, ProduceResponse] | None:
     broker = context.broker
-    broker.counters.produce_requests += 1
     appended: list[_Target] = []
     response = ProduceResponse(
         responses=[
             TopicProduceResponse(
                 topic.name,
                 topic.topic_id,
-                [_append(context, request, name, data, appended) for data in topic.partition_data],
+                [_append(context, request, name, data, refused, appended) for data in topic.partition_data],
             )
             for topic in request.topic_data
             for name in (_name_of(context, topic),)
@@ -85,11 +157,14 @@ def _append(
     request: ProduceRequest,
     topic: str | None,
     data: PartitionProduceData,
+    refused: Mapping[tuple[str, int], ErrorCode],
     appended: list[_Target],
 ) -> PartitionProduceResponse:
     try:
         if topic is None:
             raise _Refused(ErrorCode.UNKNOWN_TOPIC_ID, "there is no topic with this id")
+        if code := refused.get((topic, data.index)):
+            raise _Refused(code, "the partition could not join the transaction")
         log = _writable(context, request, topic, data.index)
         batch = memoryview(data.records or b"")
         verified = _verify(context, request, (topic, data.index), batch)

@@ -2,6 +2,7 @@
 
 from tailrace.broker.coordinator.internal_topic import CONSUMER_OFFSETS
 from tailrace.broker.coordinator.schemas import OffsetValue
+from tailrace.broker.coordinator.transaction import EPOCH_BUMP_VERSION
 from tailrace.broker.handlers.context import RequestContext
 from tailrace.broker.handlers.offsets import Place, check_place, storage_error_of_offsets
 from tailrace.broker.log import LogError
@@ -96,13 +97,19 @@ async def add_offsets_to_txn(
 
 
 async def end_txn(context: RequestContext, request: EndTxnRequest) -> EndTxnResponse:
-    """Answered when the outcome and its markers are durable: a committed transaction is readable then."""
+    """Answered when the outcome and its markers are durable: a committed transaction is readable then.
+
+    A bump of the epoch (KIP-890) is only kept in the state's log from feature level 2 on.
+    """
+    bump = context.version >= _FIRST_VERSION_WITH_BUMP
+    if bump and context.broker.config.transaction_version < EPOCH_BUMP_VERSION:
+        return EndTxnResponse(0, ErrorCode.UNSUPPORTED_VERSION)
     ended = await context.broker.transactions.end(
         request.transactional_id,
         request.producer_id,
         request.producer_epoch,
         commit=request.committed,
-        bump=context.version >= _FIRST_VERSION_WITH_BUMP,
+        bump=bump,
     )
     return EndTxnResponse(0, _in_version(context, ended.error, 2), ended.producer_id, ended.epoch)
 

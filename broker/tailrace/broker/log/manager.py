@@ -33,7 +33,6 @@ CRASH_POINTS = (
     "broker.log.partition_renamed",
     "broker.log.before_clean_shutdown",
 )
-PRODUCER_EXPIRATION_MS = DAY_MS
 CHECKPOINT_INTERVAL_MS = 5_000
 _DELETED = "-delete"
 _NO_BOUND = 0x7FFF_FFFF
@@ -59,8 +58,16 @@ class LogManager:
     Raises ConfigError when another process holds the directory.
     """
 
-    def __init__(self, data_dir: Path, *, clock: Clock | None = None, disk: Disk | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        clock: Clock | None = None,
+        disk: Disk | None = None,
+        producer_expiration_ms: int = DAY_MS,
+    ) -> None:
         self.data_dir = data_dir
+        self._producer_expiration_ms = producer_expiration_ms
         self.clock: Clock = clock or SystemClock()
         self.disk: Disk = disk or LocalDisk()
         self._lock = checkpoints.DirectoryLock(self.disk, data_dir)
@@ -228,7 +235,7 @@ class LogManager:
         """
         try:
             for log in self.partitions():
-                log.states.expire(self.clock.monotonic_ms(), PRODUCER_EXPIRATION_MS)
+                log.states.expire(self.clock.monotonic_ms(), self._producer_expiration_ms)
                 await self._drop_expired(log)
             if self.clock.monotonic_ms() >= self._checkpoint_due_ms:
                 self._checkpoint_due_ms = self.clock.monotonic_ms() + CHECKPOINT_INTERVAL_MS

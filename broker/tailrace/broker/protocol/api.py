@@ -1,8 +1,7 @@
 """Which APIs there are, their versions on the wire, and which of them this broker serves.
 
 `API_VERSIONS` is what ApiVersions answers.  It follows Apache Kafka 4.x, minimum and maximum, but for what
-needs `transaction.version` 2 (KIP-890: EndTxn 5, TxnOffsetCommit 5) or KIP-848
-(OffsetCommit 10, OffsetFetch 10), or is spoken between brokers only (AddPartitionsToTxn 4+).  Produce is
+needs KIP-848 (OffsetCommit 10, OffsetFetch 10), or is spoken between brokers only (AddPartitionsToTxn 4+).  Produce is
 advertised from 0 although 0-2 are refused: librdkafka switches its compression codecs off unless it
 sees 0 (KAFKA-18659).
 """
@@ -114,10 +113,8 @@ APIS: dict[ApiKey, Api] = {
         m.AddPartitionsToTxnRequest, m.AddPartitionsToTxnResponse, "0-5", "3+", served="0-3"
     ),
     ApiKey.ADD_OFFSETS_TO_TXN: _api(m.AddOffsetsToTxnRequest, m.AddOffsetsToTxnResponse, "0-4", "3+"),
-    ApiKey.END_TXN: _api(m.EndTxnRequest, m.EndTxnResponse, "0-5", "3+", served="0-4"),
-    ApiKey.TXN_OFFSET_COMMIT: _api(
-        m.TxnOffsetCommitRequest, m.TxnOffsetCommitResponse, "0-5", "3+", served="0-4"
-    ),
+    ApiKey.END_TXN: _api(m.EndTxnRequest, m.EndTxnResponse, "0-5", "3+"),
+    ApiKey.TXN_OFFSET_COMMIT: _api(m.TxnOffsetCommitRequest, m.TxnOffsetCommitResponse, "0-5", "3+"),
     ApiKey.DESCRIBE_ACLS: _api(m.DescribeAclsRequest, m.DescribeAclsResponse, "1-3", "2+"),
     ApiKey.CREATE_ACLS: _api(m.CreateAclsRequest, m.CreateAclsResponse, "1-3", "2+"),
     ApiKey.DELETE_ACLS: _api(m.DeleteAclsRequest, m.DeleteAclsResponse, "1-3", "2+"),

@@ -67,6 +67,26 @@ def test_all_waiters_of_a_round_share_one_fsync(at: Harness, monkeypatch: pytest
     assert rounds == [100]
 
 
+def test_with_page_cache_nobody_waits_for_fsync_and_checkpoints_still_sync(
+    at: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = count_rounds(monkeypatch)
+    moved: list[PartitionLog] = []
+
+    async def scenario() -> None:
+        flush = Flusher(on_high_watermark=moved.append, on_failure=lambda _: None, page_cache=True)
+        result = at.append(b"a")
+        await flush.wait_durable([(at.log, result.last_offset + 1)])
+        flush.request([at.log])
+        await asyncio.sleep(0)
+        assert (at.log.high_watermark, moved, rounds) == (1, [at.log], [])
+        await at.logs.checkpoint()
+        assert (at.log.recovery_point, rounds) == (1, [1])
+        await flush.close()
+
+    asyncio.run(scenario())
+
+
 def test_appends_during_a_round_are_covered_by_the_next(at: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     rounds = count_rounds(monkeypatch)
 

@@ -78,7 +78,7 @@ def test_large_records_are_neither_copied_in_nor_out() -> None:
     assert any(part is records for part in encode_response(ApiKey.FETCH, 12, 1, response))
 
 
-@pytest.mark.parametrize(("key", "version"), [(18, 9), (3, 99), (3, -1), (0, 2), (26, 5), (999, 0)])
+@pytest.mark.parametrize(("key", "version"), [(18, 9), (3, 99), (3, -1), (0, 2), (26, 6), (999, 0)])
 def test_a_version_that_is_not_served_still_gives_the_header(key: int, version: int) -> None:
     frame = (
         key.to_bytes(2, "big") + version.to_bytes(2, "big", signed=True) + bytes([0, 0, 0, 7, 0, 2]) + b"me"
@@ -106,9 +106,9 @@ def test_produce_is_advertised_from_version_0_and_served_from_3() -> None:
     assert APIS[ApiKey.PRODUCE].served.first == 3
 
 
-def test_what_needs_transaction_version_2_is_not_advertised() -> None:
-    assert API_VERSIONS[ApiKey.END_TXN] == (0, 4)
-    assert API_VERSIONS[ApiKey.TXN_OFFSET_COMMIT] == (0, 4)
+def test_what_brokers_speak_among_themselves_is_not_advertised() -> None:
+    assert API_VERSIONS[ApiKey.END_TXN] == (0, 5)
+    assert API_VERSIONS[ApiKey.TXN_OFFSET_COMMIT] == (0, 5)
     assert API_VERSIONS[ApiKey.ADD_PARTITIONS_TO_TXN] == (0, 3)
 
 
