@@ -1,4 +1,4 @@
-"""The checker: a history in, what is wrong with it out.  After jepsen.tests.kafka; docs of each analysis are there.
+"""The checker: a history in, what is wrong with it out.  The analyses are those of jepsen.tests.kafka.
 
 Kafka's semantics allow some of what the analyses find: writes of transactions interleave (G0, G1c with ww edges,
 int-send-skip), and the partitions of a subscribed consumer move between operations (poll-skip, nonmonotonic-poll).

@@ -3,20 +3,20 @@
 from collections.abc import Iterator
 
 import pytest
-from tests.unit.broker.client.proxy import FaultyProxy
+from tests.fixtures.kafka_proxy import KafkaProxy
 
 from tailrace.broker.client import Client, NewTopic
 from tailrace.broker.embedded import EmbeddedBroker
 
 
 @pytest.fixture(scope="module")
-def proxy() -> Iterator[FaultyProxy]:
-    with FaultyProxy() as running:
+def proxy() -> Iterator[KafkaProxy]:
+    with KafkaProxy() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def shared_broker(proxy: FaultyProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
+def shared_broker(proxy: KafkaProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
     """A broker that tells clients to come through the proxy."""
     broker = EmbeddedBroker(tmp_path_factory.mktemp("broker"), advertised_port=proxy.port)
     with broker:
@@ -25,7 +25,7 @@ def shared_broker(proxy: FaultyProxy, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture
-def client(shared_broker: EmbeddedBroker, proxy: FaultyProxy) -> Iterator[Client]:
+def client(shared_broker: EmbeddedBroker, proxy: KafkaProxy) -> Iterator[Client]:
     proxy.forget_faults()
     with Client(proxy.address, client_id="test", request_timeout_s=10, retry_for_s=30) as connected:
         yield connected

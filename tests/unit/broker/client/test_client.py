@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from tests.unit.broker.client.proxy import FaultyProxy
+from tests.fixtures.kafka_proxy import KafkaProxy
 from tests.unit.broker.client.reading import batch_of
 
 from tailrace.broker.client import (
@@ -73,7 +73,7 @@ def test_committed_offsets_come_back(client: Client, topic: str) -> None:
     assert client.committed_offsets("a-group") == offsets
 
 
-def test_a_moved_coordinator_is_looked_up_again(client: Client, topic: str, proxy: FaultyProxy) -> None:
+def test_a_moved_coordinator_is_looked_up_again(client: Client, topic: str, proxy: KafkaProxy) -> None:
     proxy.forge(
         ApiKey.FIND_COORDINATOR,
         lambda request: FindCoordinatorResponse(error_code=ErrorCode.COORDINATOR_NOT_AVAILABLE),
@@ -83,7 +83,7 @@ def test_a_moved_coordinator_is_looked_up_again(client: Client, topic: str, prox
 
 
 @pytest.mark.parametrize("api_key", [ApiKey.API_VERSIONS, ApiKey.METADATA, ApiKey.CREATE_TOPICS])
-def test_a_lost_connection_is_made_again(client: Client, proxy: FaultyProxy, api_key: ApiKey) -> None:
+def test_a_lost_connection_is_made_again(client: Client, proxy: KafkaProxy, api_key: ApiKey) -> None:
     proxy.lose_request(api_key)
     proxy.lose_answer(api_key)
     name = f"lost-{api_key.name.lower()}"
@@ -91,7 +91,7 @@ def test_a_lost_connection_is_made_again(client: Client, proxy: FaultyProxy, api
     assert name in client.metadata()
 
 
-def test_a_broker_that_knows_only_old_handshakes_is_understood(client: Client, proxy: FaultyProxy) -> None:
+def test_a_broker_that_knows_only_old_handshakes_is_understood(client: Client, proxy: KafkaProxy) -> None:
     def refuse(request: object) -> ApiVersionsResponse:
         return ApiVersionsResponse(
             error_code=ErrorCode.UNSUPPORTED_VERSION,
@@ -103,7 +103,7 @@ def test_a_broker_that_knows_only_old_handshakes_is_understood(client: Client, p
     assert proxy.seen.count(ApiKey.API_VERSIONS) == 2
 
 
-def test_a_broker_that_is_too_old_is_named(client: Client, proxy: FaultyProxy) -> None:
+def test_a_broker_that_is_too_old_is_named(client: Client, proxy: KafkaProxy) -> None:
     keys = [ApiVersion(api_key=key, min_version=0, max_version=0) for key in (3, 18)]
     proxy.forge(ApiKey.API_VERSIONS, lambda request: ApiVersionsResponse(api_keys=keys))
     with pytest.raises(BrokerError, match="speaks no version of INIT_PRODUCER_ID"):
@@ -147,7 +147,7 @@ def test_a_topic_that_stays_unknown_is_an_error_before_the_deadline(
     assert caught.value.error == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
 
 
-def test_an_interrupt_ends_a_fetch_that_waits(client: Client, topic: str, proxy: FaultyProxy) -> None:
+def test_an_interrupt_ends_a_fetch_that_waits(client: Client, topic: str, proxy: KafkaProxy) -> None:
     fetcher = Fetcher(client, {TopicPartition(topic, 0): 0}, max_wait_ms=8_000)
 
     def interrupt_once_fetching() -> None:

@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import Consumer, Producer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.broker.client.proxy import FaultyProxy
+from tests.fixtures.kafka_proxy import KafkaProxy
 from tests.unit.broker.client.reading import batch_of, read_until_end
 
 from tailrace.broker.client import (
@@ -124,7 +124,7 @@ def test_seek_and_remove_change_what_is_read(client: Client, topic: str) -> None
 
 @pytest.mark.parametrize("what", ["request", "answer"])
 def test_a_lost_connection_loses_no_batch(
-    client: Client, topic: str, place: TopicPartition, proxy: FaultyProxy, what: str
+    client: Client, topic: str, place: TopicPartition, proxy: KafkaProxy, what: str
 ) -> None:
     IdempotentProducer(client).send([(place, batch_of(b"%d" % number)) for number in range(6)])
     (proxy.lose_request if what == "request" else proxy.lose_answer)(ApiKey.FETCH)
@@ -132,7 +132,7 @@ def test_a_lost_connection_loses_no_batch(
     assert found[-6:] == [b"%d" % number for number in range(6)]
 
 
-def test_a_damaged_batch_is_not_handed_on(client: Client, place: TopicPartition, proxy: FaultyProxy) -> None:
+def test_a_damaged_batch_is_not_handed_on(client: Client, place: TopicPartition, proxy: KafkaProxy) -> None:
     damaged = batch_of(b"value")
     damaged[-2] ^= 1
 
@@ -147,7 +147,7 @@ def test_a_damaged_batch_is_not_handed_on(client: Client, place: TopicPartition,
     assert fetcher.positions == {place: 0}
 
 
-def test_a_moved_leader_is_looked_up_again(client: Client, place: TopicPartition, proxy: FaultyProxy) -> None:
+def test_a_moved_leader_is_looked_up_again(client: Client, place: TopicPartition, proxy: KafkaProxy) -> None:
     IdempotentProducer(client).send([(place, batch_of(b"v"))])
 
     def forge(request: FetchRequest) -> FetchResponse:

@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from tests.unit.broker.client.proxy import FaultyProxy
+from tests.fixtures.kafka_proxy import KafkaProxy
 from tests.unit.broker.client.reading import batch_of, read_until_end
 
 from tailrace.broker.client import (
@@ -59,7 +59,7 @@ def test_base_offsets_come_back_in_the_order_sent(client: Client, places: list[T
 
 
 @pytest.mark.parametrize("after", [0, 1, 4])
-def test_a_lost_produce_answer_is_stored_once(client: Client, proxy: FaultyProxy, after: int) -> None:
+def test_a_lost_produce_answer_is_stored_once(client: Client, proxy: KafkaProxy, after: int) -> None:
     name = f"lost-answer-{after}"
     client.create_topics([NewTopic(name, 1)])
     place = TopicPartition(name, 0)
@@ -72,7 +72,7 @@ def test_a_lost_produce_answer_is_stored_once(client: Client, proxy: FaultyProxy
 
 
 def test_batches_behind_a_refused_one_keep_their_order(
-    client: Client, proxy: FaultyProxy, places: list[TopicPartition]
+    client: Client, proxy: KafkaProxy, places: list[TopicPartition]
 ) -> None:
     def refuse(request: ProduceRequest) -> ProduceResponse:
         return ProduceResponse(
@@ -130,7 +130,7 @@ def test_an_aborted_transaction_is_never_read(
 )
 @pytest.mark.parametrize("what", ["request", "answer"])
 def test_a_connection_lost_anywhere_in_a_transaction_changes_nothing(
-    client: Client, proxy: FaultyProxy, api_key: ApiKey, what: str
+    client: Client, proxy: KafkaProxy, api_key: ApiKey, what: str
 ) -> None:
     name = f"lost-{what}-{api_key.name.lower()}"
     client.create_topics([NewTopic(name, 1)])
@@ -223,7 +223,7 @@ def test_offsets_are_committed_with_the_transaction(
 
 
 def test_an_empty_transaction_costs_no_request(
-    client: Client, producer: TransactionalProducer, proxy: FaultyProxy
+    client: Client, producer: TransactionalProducer, proxy: KafkaProxy
 ) -> None:
     before = len(proxy.seen)
     producer.begin()
@@ -252,7 +252,7 @@ def test_what_is_no_batch_is_refused_before_it_is_sent(client: Client, places: l
 
 @pytest.mark.parametrize("seed", range(4))
 def test_random_faults_neither_lose_nor_double_nor_reorder(
-    client: Client, proxy: FaultyProxy, seed: int
+    client: Client, proxy: KafkaProxy, seed: int
 ) -> None:
     name = f"chaos-{seed}"
     client.create_topics([NewTopic(name, 2)])

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from tests.unit.broker.client.proxy import FaultyProxy
+from tests.fixtures.kafka_proxy import KafkaProxy
 from tests.unit.broker.client.reading import batch_of, read_until_end
 
 from tailrace.broker.client import Client, IdempotentProducer, TopicPartition
@@ -19,14 +19,14 @@ from tailrace.broker.protocol.messages import (
 
 
 @pytest.fixture
-def second(shared_broker: EmbeddedBroker) -> Iterator[FaultyProxy]:
-    with FaultyProxy() as running:
+def second(shared_broker: EmbeddedBroker) -> Iterator[KafkaProxy]:
+    with KafkaProxy() as running:
         running.target = (shared_broker.config.host, shared_broker.config.port)
         yield running
 
 
 @pytest.fixture
-def places(client: Client, topic: str, proxy: FaultyProxy, second: FaultyProxy) -> list[TopicPartition]:
+def places(client: Client, topic: str, proxy: KafkaProxy, second: KafkaProxy) -> list[TopicPartition]:
     """Partition 0 is led by node 1, partition 1 by node 2."""
 
     def describe(request: MetadataRequest) -> MetadataResponse:
@@ -53,7 +53,7 @@ def places(client: Client, topic: str, proxy: FaultyProxy, second: FaultyProxy) 
 
 
 def test_each_partition_goes_through_its_leader(
-    client: Client, places: list[TopicPartition], proxy: FaultyProxy, second: FaultyProxy
+    client: Client, places: list[TopicPartition], proxy: KafkaProxy, second: KafkaProxy
 ) -> None:
     sent = [(places[number % 2], batch_of(b"%d" % number)) for number in range(20)]
     assert IdempotentProducer(client).send(sent) == [number // 2 for number in range(20)]
@@ -68,7 +68,7 @@ def test_each_partition_goes_through_its_leader(
 
 @pytest.mark.parametrize("api_key", [ApiKey.PRODUCE, ApiKey.FETCH], ids=lambda api_key: api_key.name)
 def test_one_leader_that_fails_costs_the_other_nothing(
-    client: Client, places: list[TopicPartition], second: FaultyProxy, api_key: ApiKey
+    client: Client, places: list[TopicPartition], second: KafkaProxy, api_key: ApiKey
 ) -> None:
     second.lose_answer(api_key)
     second.lose_request(api_key, after=1)
