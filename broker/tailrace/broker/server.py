@@ -60,7 +60,13 @@ class BrokerServer:
                 door.socket.close()
             raise
         for door in self.doors:
-            _log.info("broker listens on %s (%s)", door, door.listener.protocol)
+            _log.info(
+                "listener %s (%s) on %s:%d",
+                door.listener.name,
+                door.listener.protocol,
+                door.listener.host,
+                door.port,
+            )
         return self.doors[0].listener.host, self.doors[0].port
 
     def _porter(self, door: Door) -> Porter:
