@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 INTEROP := interop-kgo interop-kafka-python
 
-.PHONY: help setup demo test lint types unit bench lock clean interop fuzz $(INTEROP)
+.PHONY: help setup demo test lint types unit bench lock clean interop fuzz jepsen $(INTEROP)
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/'
@@ -48,6 +48,9 @@ $(INTEROP): interop-%: setup
 fuzz: setup  ## feed 10 million damaged inputs to every reader of the broker and of its client
 	$(BIN)/python -m tests.fuzz
 	TAILRACE_FUZZ_ROUNDS=200 $(BIN)/pytest tests/fuzz
+
+jepsen: setup  ## Jepsen's Kafka workload for 200 x 300 s, two runs at once: the checker must find nothing
+	$(BIN)/python -m tests.jepsen --runs 200 --seconds 300
 
 lock: setup  ## resolve the requirements again
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \

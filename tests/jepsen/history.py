@@ -38,6 +38,17 @@ class Poll:
 Step = Send | Poll
 
 
+def reads_of(steps: Sequence[Step]) -> dict[str, list[tuple[int, int]]]:
+    """(offset, value) read by key, over all polls among the steps in order; no key without any."""
+    read: dict[str, list[tuple[int, int]]] = {}
+    for step in steps:
+        if isinstance(step, Poll):
+            for key, records in step.records.items():
+                if records:
+                    read.setdefault(key, []).extend(records)
+    return read
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Operation:
     """One call of a client and its end; `completed_ns` is None for an outcome that nobody knows.
@@ -60,14 +71,8 @@ class Operation:
         return (step for step in self.steps if isinstance(step, Send))
 
     def reads(self) -> dict[str, list[tuple[int, int]]]:
-        """(offset, value) read by key, over all polls of the operation in order."""
-        read: dict[str, list[tuple[int, int]]] = {}
-        for step in self.steps:
-            if isinstance(step, Poll):
-                for key, records in step.records.items():
-                    if records:
-                        read.setdefault(key, []).extend(records)
-        return read
+        """(offset, value) read by key."""
+        return reads_of(self.steps)
 
     def __str__(self) -> str:
         return f"{self.kind} of process {self.process} ({self.outcome}, invoked at {self.invoked_ns} ns)"
