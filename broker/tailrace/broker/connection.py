@@ -2,8 +2,7 @@
 
 Receive path: the kernel writes into a buffer, and `buffer_updated` hands each whole frame to its handler
 while the bytes are still there.  A produce handler appends before it returns, so only durability is
-awaited and record batches are never copied.  Connections without an unfinished frame share one buffer;
-a frame that comes in pieces gets memory of its own, which the kernel fills in as the bytes arrive.
+awaited and record batches are never copied (`receive_buffer`).
 
 Order: as in Kafka, a request starts when the one before it on the same connection is answered; only
 produce requests may overtake the durability of produce requests before them.  Answers leave in request order.
@@ -12,7 +11,6 @@ produce requests may overtake the durability of produce requests before them.  A
 import asyncio
 import inspect
 import logging
-import mmap
 import socket
 import ssl
 import struct
@@ -39,6 +37,7 @@ from tailrace.broker.protocol import (
     decode_request,
     encode_response,
 )
+from tailrace.broker.receive_buffer import ReceiveBuffer
 from tailrace.security.principals import ANONYMOUS, Principal
 from tailrace.security.sasl import SaslFailure, SaslSession
 from tailrace.security.scram import Mechanism
@@ -47,10 +46,8 @@ if TYPE_CHECKING:
     from tailrace.broker.listening import Door
     from tailrace.broker.server import BrokerServer
 
-RECEIVE_BUFFER = 1 << 16
 _SIZE = struct.Struct(">i")
-_KEPT_BUFFER = 4 << 20  # a larger receive buffer is given back when it is empty
-_BUFFER_KEPT_S = 5.0  # and any, when nothing came for so long
+_BUFFER_KEPT_S = 5.0  # memory of its own is given back when nothing came for so long
 _TURN_S = 0.005  # work for one connection before the others get their turn
 _MOST_UNANSWERED = 1000  # requests after which a connection is not read any further
 
@@ -85,10 +82,7 @@ class Connection(asyncio.BufferedProtocol):
         self._muted = False  # over a quota: nothing is read or started until its time is over
         self._most_frame = server.config.request_max_bytes
         self._opened = time.monotonic()
-        self._buffer: Buffer | mmap.mmap = server.receive_buffer
-        self._view = server.receive_view
-        self._filled = 0
-        self._frame_began = 0.0  # when the first bytes of an unfinished frame came; 0: there is none
+        self._received = ReceiveBuffer(server.shared_buffer)
         self._slots: deque[_Slot] = deque()
         self._backlog: deque[bytes] = deque()
         self._held_bytes = 0  # of requests that are not answered yet
@@ -123,30 +117,31 @@ class Connection(asyncio.BufferedProtocol):
         self._broker.counters.connections -= 1
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._view[self._filled :]
+        return self._received.view[self._received.filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._filled += nbytes
+        received = self._received
+        received.filled += nbytes
         self._broker.counters.bytes_in += nbytes
         self.last_active = now = time.monotonic()
         start = 0
         missing = 0
-        while self._filled - start >= _SIZE.size:
-            (size,) = _SIZE.unpack_from(self._buffer, start)
+        while received.filled - start >= _SIZE.size:
+            (size,) = _SIZE.unpack_from(received.view, start)
             if not 0 < size <= self._most_frame:
-                self._drop(*self._impossible_size(size, start))
+                self._drop(*self._impossible_size(size, bytes(received.view[start : start + _SIZE.size])))
                 return
             begin, end = start + _SIZE.size, start + _SIZE.size + size
-            if end > self._filled:
+            if end > received.filled:
                 missing = _SIZE.size + size
                 break
-            self._accept(self._view[begin:end])
+            self._accept(received.view[begin:end])
             if self._transport is None:
                 return
             start = end
-            if time.monotonic() - now > _TURN_S and start < self._filled:
+            if time.monotonic() - now > _TURN_S and start < received.filled:
                 self._rest()
-        self._keep_rest(start, missing)
+        received.keep_rest(start, missing, now)
 
     def pause_writing(self) -> None:
         self._client_slow = True
@@ -195,7 +190,7 @@ class Connection(asyncio.BufferedProtocol):
             if self.last_active < now - idle_s:
                 self._server.complain("connection from %s closed: it reads no answers", self._client_host)
                 self.abort()
-        elif self._frame_began and self._reading and self._frame_began < now - idle_s:
+        elif self._reading and 0 < self._received.frame_began < now - idle_s:
             self._server.complain("connection from %s closed: it finishes no frame", self._client_host)
             self.abort()
         elif self._logs_in_too_slowly(now):
@@ -203,8 +198,8 @@ class Connection(asyncio.BufferedProtocol):
             self.abort()
         elif not (self._slots or self._backlog or self._muted) and self.last_active < now - idle_s:
             self.close()
-        elif not self._filled and self.last_active < now - _BUFFER_KEPT_S:
-            self._share_buffer()
+        elif not self._received.filled and self.last_active < now - _BUFFER_KEPT_S:
+            self._received.share()
 
     def rests_on(self, changed: Collection[tuple[str, Mechanism]]) -> bool:
         """Whether the client logged in with one of these credentials."""
@@ -432,41 +427,9 @@ class Connection(asyncio.BufferedProtocol):
         self._broker.counters.unsent_bytes += unsent - self._unsent
         self._unsent = unsent
 
-    # -- the receive buffer ----------------------------------------------------------------------------
-
-    def _keep_rest(self, start: int, missing: int) -> None:
-        """Move an unfinished frame of `missing` bytes in all (0: not known yet) to where it has room."""
-        rest = self._filled - start
-        if not rest:
-            self._filled = 0
-            self._frame_began = 0.0
-            if len(self._buffer) > _KEPT_BUFFER:
-                self._share_buffer()
-            return
-        if start or not self._frame_began:
-            self._frame_began = self.last_active
-        capacity = len(self._buffer)
-        wanted = max(missing, RECEIVE_BUFFER)
-        shared = self._buffer is self._server.receive_buffer
-        full = missing > capacity and rest >= capacity - capacity // 4
-        if shared or full or (capacity > _KEPT_BUFFER and wanted <= _KEPT_BUFFER):
-            # It doubles as the bytes arrive, and pages come into being when they are written to: a forged size
-            # costs nothing.
-            room = max(min(wanted, max(_KEPT_BUFFER, 2 * rest)), min(2 * missing, _KEPT_BUFFER))
-            buffer = mmap.mmap(-1, room, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            buffer[:rest] = self._view[start : self._filled]
-            self._buffer, self._view = buffer, memoryview(buffer)
-        elif start:
-            self._view[:rest] = bytes(self._view[start : self._filled])
-        self._filled = rest
-
-    def _share_buffer(self) -> None:
-        self._buffer, self._view = self._server.receive_buffer, self._server.receive_view
-
     # -- failures --------------------------------------------------------------------------------------
 
-    def _impossible_size(self, size: int, start: int) -> tuple[object, ...]:
-        first = bytes(self._view[start : start + _SIZE.size])
+    def _impossible_size(self, size: int, first: bytes) -> tuple[object, ...]:
         if first[:2] == b"\x16\x03":
             return ("a TLS handshake, and this listener speaks plain text",)
         if first in _HTTP:

@@ -10,8 +10,9 @@ from typing import Any
 
 from tailrace.broker.broker import Broker
 from tailrace.broker.config import BrokerConfig
-from tailrace.broker.connection import RECEIVE_BUFFER, Connection
+from tailrace.broker.connection import Connection
 from tailrace.broker.listening import BACKLOG, Door, Porter, as_bound, bind
+from tailrace.broker.receive_buffer import SharedBuffer
 from tailrace.changes.errors import ConfigError
 from tailrace.security.scram import Mechanism
 
@@ -29,8 +30,7 @@ class BrokerServer:
     def __init__(self, config: BrokerConfig) -> None:
         self.config = config
         self.connections: set[Connection] = set()
-        self.receive_buffer = bytearray(RECEIVE_BUFFER)  # of all connections without an unfinished frame
-        self.receive_view = memoryview(self.receive_buffer)
+        self.shared_buffer = SharedBuffer()
         self._complaints = 0
         self._last_left = asyncio.Event()  # while stopping: no connection is open any more
         self._stopping = asyncio.Event()
