@@ -49,7 +49,8 @@ fuzz: setup  ## feed 10 million damaged inputs to every reader of the broker and
 	$(BIN)/python -m tests.fuzz
 	TAILRACE_FUZZ_ROUNDS=200 $(BIN)/pytest tests/fuzz
 
-jepsen: setup  ## Jepsen's Kafka workload for 200 x 300 s, two runs at once: the checker must find nothing
+jepsen: setup  ## Jepsen's Kafka workload for 200 x 300 s and 10,000 late EndTxn requests: nothing may be found
+	TAILRACE_END_TXN_ATTACKS=10000 $(BIN)/pytest tests/crash/test_end_txn_delay.py
 	$(BIN)/python -m tests.jepsen --runs 200 --seconds 300
 
 lock: setup  ## resolve the requirements again

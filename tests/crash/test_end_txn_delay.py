@@ -31,46 +31,77 @@ class Outcome:
     told: bool
 
 
-class Producer:
+class ClassicProducer:
     """A transactional producer that takes its own time over each request."""
+
+    produce_version = 11
+    end_version = 4
 
     def __init__(self, wire: WireClient, name: str) -> None:
         self.name = name
         made = wire.ask(ApiKey.INIT_PRODUCER_ID, m.InitProducerIdRequest(name, 60_000))
         assert made.error_code == 0
         self.id, self.epoch = made.producer_id, made.producer_epoch
-        self._sequences = [0] * PARTITIONS
+        self.sequences = [0] * PARTITIONS
 
     def begin(self, wire: WireClient) -> bool:
+        """Whether the partitions are in the new transaction."""
         topics = [m.AddPartitionsToTxnTopic("t", list(range(PARTITIONS)))]
         request = m.AddPartitionsToTxnRequest([], self.name, self.id, self.epoch, topics)
         (answer,) = wire.ask(ApiKey.ADD_PARTITIONS_TO_TXN, request).results_by_topic_v3_and_below
         return not any(p.partition_error_code for p in answer.results_by_partition)
 
     def produce(self, wire: WireClient, partition: int, value: bytes) -> bool:
+        """Whether the record was taken."""
         records = encode_batch(
             [Record(None, value, 1)],
             producer_id=self.id,
             producer_epoch=self.epoch,
-            base_sequence=self._sequences[partition],
+            base_sequence=self.sequences[partition],
             transactional=True,
         )
-        self._sequences[partition] += 1
+        self.sequences[partition] += 1
         request = produce_request("t", bytes(records), partition=partition)
         request.transactional_id = self.name
-        return produced(wire.ask(ApiKey.PRODUCE, request, 11))[0] == 0
+        return produced(wire.ask(ApiKey.PRODUCE, request, self.produce_version))[0] == 0
 
     def end_request(self, commit: bool) -> m.EndTxnRequest:
+        """The end of the open transaction, not sent yet."""
         return m.EndTxnRequest(self.name, self.id, self.epoch, commit)
 
     def end(self, wire: WireClient, request: m.EndTxnRequest) -> bool:
-        return not wire.ask(ApiKey.END_TXN, request, 4).error_code
+        """Whether the broker says that it did so."""
+        return not self.ask_end(wire, request).error_code
+
+    def ask_end(self, wire: WireClient, request: m.EndTxnRequest) -> m.EndTxnResponse:
+        """The broker's answer to an end that comes whenever it comes."""
+        answer: m.EndTxnResponse = wire.ask(ApiKey.END_TXN, request, self.end_version)
+        return answer
 
 
-def attack(broker: EmbeddedBroker, number: int) -> list[Outcome]:
+class BumpingProducer(ClassicProducer):
+    """The same by the second protocol: partitions join with their records, each end raises the epoch."""
+
+    produce_version = 12
+    end_version = 5
+
+    def begin(self, wire: WireClient) -> bool:
+        """Costs no request."""
+        return True
+
+    def end(self, wire: WireClient, request: m.EndTxnRequest) -> bool:
+        """Go on under the epoch that the answer names."""
+        answer = self.ask_end(wire, request)
+        if not answer.error_code:
+            self.id, self.epoch = answer.producer_id, answer.producer_epoch
+            self.sequences = [0] * PARTITIONS
+        return not answer.error_code
+
+
+def attack(broker: EmbeddedBroker, number: int, kind: type[ClassicProducer]) -> list[Outcome]:
     rng = Random(f"{SEED}/{number}")
     with WireClient(broker.bootstrap) as old, WireClient(broker.bootstrap) as new:
-        producer = Producer(old, f"tx-{number}")
+        producer = kind(old, f"tx-{number}")
         first = Outcome(
             [b"%d.1.%d" % (number, i) for i in range(rng.randint(1, 3))], rng.random() < 0.5, False
         )
@@ -86,10 +117,10 @@ def attack(broker: EmbeddedBroker, number: int) -> list[Outcome]:
         assert producer.begin(new)
         for index, value in enumerate(second.values):
             if index == arrives:
-                old.ask(ApiKey.END_TXN, late, 4)
+                producer.ask_end(old, late)
             second.told |= not producer.produce(new, rng.randrange(PARTITIONS), value)
         if arrives == len(second.values):
-            old.ask(ApiKey.END_TXN, late, 4)
+            producer.ask_end(old, late)
         second.told |= not producer.end(new, producer.end_request(second.commit))
     return [first, second]
 
@@ -113,14 +144,28 @@ def committed(broker: EmbeddedBroker) -> set[bytes]:
     return values
 
 
+def outcomes_of(broker: EmbeddedBroker, kind: type[ClassicProducer]) -> list[Outcome]:
+    with WireClient(broker.bootstrap) as wire:
+        create(wire, "t", PARTITIONS)
+    return [outcome for number in range(ATTACKS) for outcome in attack(broker, number, kind)]
+
+
+def torn(outcomes: list[Outcome], read: set[bytes]) -> list[Outcome]:
+    """Those that are not in the log as their client wanted them."""
+    return [o for o in outcomes if read & set(o.values) != (set(o.values) if o.commit else set())]
+
+
 @pytest.mark.timeout(0)
 def test_a_late_end_tears_no_classic_transaction_silently(broker_factory: BrokerFactory) -> None:
     broker = broker_factory()
-    with WireClient(broker.bootstrap) as wire:
-        create(wire, "t", PARTITIONS)
-    outcomes = [o for n in range(ATTACKS) for o in attack(broker, n)]
-    read = committed(broker)
+    outcomes = outcomes_of(broker, ClassicProducer)
     assert any(outcome.told for outcome in outcomes)
-    for outcome in outcomes:
-        if not outcome.told:
-            assert read & set(outcome.values) == (set(outcome.values) if outcome.commit else set()), outcome
+    assert torn([outcome for outcome in outcomes if not outcome.told], committed(broker)) == []
+
+
+@pytest.mark.timeout(0)
+def test_a_late_end_touches_no_transaction_of_version_2(broker_factory: BrokerFactory) -> None:
+    broker = broker_factory(transaction_version=2)
+    outcomes = outcomes_of(broker, BumpingProducer)
+    assert [outcome for outcome in outcomes if outcome.told] == []
+    assert torn(outcomes, committed(broker)) == []
