@@ -1,4 +1,4 @@
-"""SCRAM-SHA-256 and -512, the server's side, without any I/O.
+"""SCRAM-SHA-256 and -512, both sides, without any I/O.
 
     client   n,,n=<user>,r=<nonce>                server   r=<nonce><more>,s=<salt>,i=<iterations>
     client   c=biws,r=<nonce><more>,p=<proof>     server   v=<signature>  |  refused
@@ -6,7 +6,9 @@
 An unknown user is answered like a known one, with a salt that never changes, and refused only where a wrong
 password is.  A `p=` channel binding is refused, since none is offered; `y` is taken for what it says.
 
-Sources: RFC 5802, RFC 7677, KIP-84; org.apache.kafka.common.security.scram.internals.ScramSaslServer.
+The client takes no server for the right one that cannot prove that it knows the credential.
+
+Sources: RFC 5802, RFC 7677, KIP-84; org.apache.kafka.common.security.scram.internals.ScramSaslServer, ScramSaslClient.
 """
 
 import base64
@@ -24,6 +26,7 @@ from tailrace.security.secrets import Secret
 MIN_ITERATIONS = 4096
 MAX_ITERATIONS = 16384
 DEFAULT_ITERATIONS = 10_000
+_MOST_ITERATIONS = 1_000_000  # about a second of CPU: what a client lets a server ask for
 _SALT_BYTES = 24
 _NONCE_BYTES = 24
 _NONCE = re.compile(r"[\x21-\x2b\x2d-\x7e]+")
@@ -32,6 +35,12 @@ _BARE = re.compile(r"n=(?P<user>[^,]+),r=(?P<nonce>[^,]+)(?P<extensions>(?:,[A-Z
 _CLIENT_FINAL = re.compile(
     r"(?P<plain>c=(?P<binding>[^,]*),r=(?P<nonce>[^,]+)(?:,[A-Za-z]=[^,]*)*),p=(?P<proof>[^,]*)"
 )
+
+_SERVER_FIRST = re.compile(
+    r"r=(?P<nonce>[^,]+),s=(?P<salt>[^,]+),i=(?P<iterations>[0-9]{1,9})(?:,[A-Za-z]=[^,]*)*"
+)
+_SERVER_FINAL = re.compile(r"(?:v=(?P<signature>[^,]+)|e=(?P<error>[^,]+))(?:,[A-Za-z]=[^,]*)*")
+_NO_BINDING = "n,,"
 
 
 class Mechanism(StrEnum):
@@ -165,6 +174,58 @@ class ScramServer:
         if not hmac.compare_digest(derived, self.used.stored_key) or not self._known:
             raise ScramError("the user name or the password is wrong")
         return b"v=" + base64.b64encode(_hmac(self._mechanism, self.used.server_key, signed))
+
+
+class ScramClient:
+    """One exchange: `first`, `final`, then `verify`, without which nobody knows whom they talk to.  Raises ScramError."""
+
+    def __init__(
+        self, mechanism: Mechanism, user: str, password: Secret, *, nonce: Callable[[], str] | None = None
+    ) -> None:
+        self._mechanism = mechanism
+        self._password = password
+        self._nonce = (nonce or _fresh_nonce)()
+        escaped = user.replace("=", "=3D").replace(",", "=2C")
+        self._bare = f"n={escaped},r={self._nonce}"
+        self._signature = b""
+
+    def first(self) -> bytes:
+        """The client's first message."""
+        return f"{_NO_BINDING}{self._bare}".encode()
+
+    def final(self, message: bytes) -> bytes:
+        """The client's proof, for the server's first message (PBKDF2: milliseconds of CPU)."""
+        text = _text(message)
+        found = _SERVER_FIRST.fullmatch(text)
+        if found is None:
+            raise ScramError("the server's first message is malformed")
+        nonce, iterations = found["nonce"], int(found["iterations"])
+        if not nonce.startswith(self._nonce) or nonce == self._nonce:
+            raise ScramError("the server's nonce does not continue the client's")
+        if not MIN_ITERATIONS <= iterations <= _MOST_ITERATIONS:
+            raise ScramError(f"the server asks for {iterations} iterations")
+        salt = _unbase64(found["salt"])
+        salted = hashlib.pbkdf2_hmac(
+            self._mechanism.hash_name, self._password.reveal().encode(), salt, iterations
+        )
+        keys = from_salted(self._mechanism, salted, salt, iterations)
+        plain = f"c={base64.b64encode(_NO_BINDING.encode()).decode()},r={nonce}"
+        signed = f"{self._bare},{text},{plain}".encode()
+        client_key = _hmac(self._mechanism, salted, b"Client Key")
+        signature = _hmac(self._mechanism, keys.stored_key, signed)
+        proof = bytes(a ^ b for a, b in zip(client_key, signature, strict=True))
+        self._signature = _hmac(self._mechanism, keys.server_key, signed)
+        return f"{plain},p={base64.b64encode(proof).decode()}".encode()
+
+    def verify(self, message: bytes) -> None:
+        """Check the server's final message: it knows the credential too."""
+        found = _SERVER_FINAL.fullmatch(_text(message))
+        if found is None or not self._signature:
+            raise ScramError("the server's final message is malformed")
+        if found["error"]:
+            raise ScramError(f"the server refuses: {found['error'][:100]}")
+        if not hmac.compare_digest(_unbase64(found["signature"]), self._signature):
+            raise ScramError("the server cannot prove that it knows the user's credential")
 
 
 def _hmac(mechanism: Mechanism, key: bytes, message: bytes) -> bytes:

@@ -56,19 +56,19 @@ def resolve(
     if found is None:
         if "${" in text:
             raise ConfigError(
-                f"the broker's option {option} has a reference inside other text",
+                f"the option {option} has a reference inside other text",
                 fix="write nothing but ${env:NAME} or ${file:/path}",
             )
         return Secret(text)
     provider, where = found.groups()
     if provider == "env":
         if where not in environ:
-            raise ConfigError(f"the broker's option {option} refers to ${where}, which is not set")
+            raise ConfigError(f"the option {option} refers to ${where}, which is not set")
         return Secret(environ[where])
     if provider == "file":
         return Secret(_read(Path(where), option, folders))
     raise ConfigError(
-        f"the broker's option {option} refers to {provider!r}, which is no provider",
+        f"the option {option} refers to {provider!r}, which is no provider",
         fix="write ${env:NAME} or ${file:/path}",
     )
 
@@ -78,9 +78,9 @@ def _read(path: Path, option: str, folders: Sequence[Path]) -> str:
         real = path.resolve(strict=True)
         if folders and not any(real.is_relative_to(folder.resolve()) for folder in folders):
             raise ConfigError(
-                f"the broker's option {option} refers to {path}, which is outside tailrace.secret.folders"
+                f"the option {option} refers to {path}, which is outside tailrace.secret.folders"
             )
         return real.read_text().removesuffix("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(f"the broker's option {option} refers to {path}: {reason}") from None
+        raise ConfigError(f"the option {option} refers to {path}: {reason}") from None

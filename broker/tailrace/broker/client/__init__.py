@@ -13,23 +13,32 @@ Nothing here is thread-safe but `Client.interrupt`; a thread that needs a client
 """
 
 from tailrace.broker.client.client import EARLIEST, LATEST, Client, Isolation
-from tailrace.broker.client.errors import BrokerError, BrokerUnavailableError, InterruptedClientError
+from tailrace.broker.client.errors import (
+    BrokerError,
+    BrokerUnavailableError,
+    InterruptedClientError,
+    LoginError,
+)
 from tailrace.broker.client.fetcher import FetchedPartition, Fetcher
 from tailrace.broker.client.partition import NewTopic, TopicMetadata, TopicPartition
 from tailrace.broker.client.producer import IdempotentProducer
+from tailrace.broker.client.security import PLAINTEXT, ClientSecurity
 from tailrace.broker.client.transactions import TransactionalProducer
 
 __all__ = [
     "EARLIEST",
     "LATEST",
+    "PLAINTEXT",
     "BrokerError",
     "BrokerUnavailableError",
     "Client",
+    "ClientSecurity",
     "FetchedPartition",
     "Fetcher",
     "IdempotentProducer",
     "InterruptedClientError",
     "Isolation",
+    "LoginError",
     "NewTopic",
     "TopicMetadata",
     "TopicPartition",

@@ -14,6 +14,7 @@ from tailrace.broker.client.errors import (
     raise_for,
 )
 from tailrace.broker.client.partition import Address, NewTopic, TopicMetadata, TopicPartition, parse_bootstrap
+from tailrace.broker.client.security import PLAINTEXT, ClientSecurity
 from tailrace.broker.protocol import ApiKey, ErrorCode, messages
 
 Isolation = Literal["read_uncommitted", "read_committed"]
@@ -36,8 +37,8 @@ class Client:
 
     Every call retries lost connections and retriable errors with back-off for `retry_for_s`, so a broker
     may restart meanwhile; then BrokerUnavailableError names the address and the last reason.  An answer
-    that no retry can cure raises BrokerError at once, a topic that stays unknown after ten seconds.  A call
-    that was retried may have happened twice; the calls here do the same when done twice.
+    that no retry can cure raises BrokerError at once, a topic that stays unknown after ten seconds, TLS or a login
+    that fails LoginError.  A call that was retried may have happened twice; the calls here do the same when done twice.
 
     One thread at a time, but for `interrupt`, which any thread and any signal handler may call.
     """
@@ -47,11 +48,13 @@ class Client:
         bootstrap: str,
         *,
         client_id: str,
+        security: ClientSecurity = PLAINTEXT,
         request_timeout_s: float = 30.0,
         retry_for_s: float = 120.0,
     ) -> None:
         """bootstrap: `host:port,...`; nothing is connected before the first call.  Raises ConfigError."""
         self.bootstrap = bootstrap
+        self.security = security
         self.client_id = client_id
         self.request_timeout_s = request_timeout_s
         self.retry_for_s = retry_for_s
@@ -305,7 +308,10 @@ class Client:
     def _connect(self, address: Address) -> Connection:
         connection = self._connections.get(address)
         if connection is None:
-            connection = Connection(address, client_id=self.client_id, timeout_s=self.request_timeout_s)
+            timeout_s = self.request_timeout_s
+            connection = Connection(
+                address, client_id=self.client_id, timeout_s=timeout_s, security=self.security
+            )
             self._connections[address] = connection
         return connection
 

@@ -3,12 +3,13 @@
 TailraceError
 |-- BrokerError               a broker's answer that a retry cannot cure; `error` is Kafka's code
 |-- BrokerUnavailableError    no usable answer until the deadline; names the address and the last reason
+|-- LoginError                the options do not fit the listener, or the broker refuses the login; names the option
 |-- InterruptedClientError    `Client.interrupt` was called
 `-- FencedError               a newer producer owns the transactional id
 """
 
 from tailrace.broker.protocol.errors import ErrorCode
-from tailrace.changes.errors import TailraceError
+from tailrace.changes.errors import ConfigError, TailraceError
 
 
 class BrokerError(TailraceError):
@@ -23,6 +24,10 @@ class BrokerUnavailableError(TailraceError):
     """No broker gave a usable answer in time."""
 
     retriable = True
+
+
+class LoginError(ConfigError):
+    """TLS or SASL did not come about, and a retry with the same options cannot help."""
 
 
 class InterruptedClientError(TailraceError):
