@@ -78,7 +78,7 @@ def option(name: str, default: _Value, documentation: str, *, secret: bool = Fal
     Its annotation says what a value is: bool, int, float, str, Path, tuple[str, ...], or one of them `| None`.
     """
     metadata = about(name, documentation, secret=secret)
-    return dataclasses.field(default=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata, repr=not secret)
 
 
 def about(name: str, documentation: str, *, secret: bool = False) -> dict[str, Any]:

@@ -27,8 +27,9 @@ _UNLIMITED = 2**31 - 1
 class Protection:
     """Opened with the broker and closed with it; raises ConfigError and StoreError.
 
-    Methods belong to the event loop's thread; what takes CPU for long (PBKDF2) or waits (key sets) runs in one
-    thread of its own, so that a flood of logins neither stops the loop nor delays an fsync.
+    Methods belong to the event loop's thread; what takes CPU for long (PBKDF2) and what waits (key sets) runs in
+    one thread each, so that a flood of logins neither stops the loop nor delays an fsync, and an issuer that
+    does not answer keeps only those with tokens waiting.
     """
 
     def __init__(self, options: SecurityOptions, listeners: Collection[Listener], database: Path) -> None:
@@ -41,6 +42,7 @@ class Protection:
         self._names = NameRules(options.ssl_principal_mapping_rules)
         self._passwords = options.passwords()
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="login")
+        self._key_reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="issuer")
         tokens = self._tokens() if sasl and OAUTHBEARER in options.sasl_enabled_mechanisms else None
         rate = options.max_connection_creation_rate
         self.limits = ConnectionLimits(
@@ -68,7 +70,7 @@ class Protection:
 
         keys = JwksKeys(
             self._options.sasl_oauthbearer_jwks_endpoint_url,
-            self._executor,
+            self._key_reader,
             refresh_s=self._options.sasl_oauthbearer_jwks_endpoint_refresh_ms / 1000,
         )
         return JwtValidator(self._options.token_rules(), keys)
@@ -126,6 +128,7 @@ class Protection:
             self.tls.refresh()
 
     def close(self) -> None:
-        """Close the store and the thread."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        """Close the store and the threads."""
+        for executor in (self._executor, self._key_reader):
+            executor.shutdown(wait=False, cancel_futures=True)
         self._store.close()

@@ -11,7 +11,8 @@ nothing.  Source: org.apache.kafka.metadata.authorizer.StandardAuthorizerData.
 """
 
 import logging
-from collections.abc import Collection, Iterable, Iterator
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from tailrace.security.acls import (
@@ -31,6 +32,8 @@ from tailrace.security.store import SecurityStore
 
 _IMPLIES_DESCRIBE = frozenset({Operation.READ, Operation.WRITE, Operation.DELETE, Operation.ALTER})
 _REMEMBERED = 20_000  # decisions; a client that asks for ever new names must not fill the memory
+_LONGEST_REMEMBERED = 255  # characters of a name: that of a topic has at most 249
+_DENIALS_LOGGED = 20  # a second; a client that asks for ever new names must not fill the disk
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +53,9 @@ class Authorizer:
         self._super_users = frozenset(super_users)
         self._allow_without_rules = allow_without_rules
         self._rules: dict[ResourceType, dict[tuple[PatternType, str], list[Acl]]] = {}
+        self._prefix_lengths: dict[ResourceType, list[int]] = {}
         self._decided: dict[_Question, bool] = {}
+        self._denials = _Denials()
         self._index(store.acls())
 
     def allows(
@@ -63,11 +68,10 @@ class Authorizer:
             decided = self._decide(*question)
             if len(self._decided) >= _REMEMBERED:
                 self._decided.clear()
-            self._decided[question] = decided
+            if len(name) <= _LONGEST_REMEMBERED:
+                self._decided[question] = decided
             if not decided:
-                _log.info(
-                    "%s from %s is denied %s on %s %r", principal, host, operation.name, kind.name, name
-                )
+                self._denials.log(*question)
         return decided
 
     def allows_any(self, principal: Principal, host: str, operation: Operation, kind: ResourceType) -> bool:
@@ -130,6 +134,10 @@ class Authorizer:
             patterns = rules.setdefault(acl.resource_type, {})
             patterns.setdefault((acl.pattern_type, acl.resource_name), []).append(acl)
         self._rules = rules
+        self._prefix_lengths = {
+            kind: sorted({len(name) for pattern, name in patterns if pattern is PatternType.PREFIXED})
+            for kind, patterns in rules.items()
+        }
         self._decided.clear()
 
     def _decide(
@@ -153,8 +161,34 @@ class Authorizer:
             return
         for literal in {name, WILDCARD}:
             yield from patterns.get((PatternType.LITERAL, literal), ())
-        for length in range(len(name) + 1):
+        for length in self._prefix_lengths[kind]:  # not every prefix: a name may be as long as a request
+            if length > len(name):
+                return
             yield from patterns.get((PatternType.PREFIXED, name[:length]), ())
+
+
+class _Denials:
+    """Logs who was denied what, of very many in one second only how many there were."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._second = 0
+        self._count = 0
+
+    def log(
+        self, principal: Principal, host: str, operation: Operation, kind: ResourceType, name: str
+    ) -> None:
+        second = int(self._now())
+        if second != self._second:
+            if self._count > _DENIALS_LOGGED:
+                _log.info("%d more denials in one second were left out", self._count - _DENIALS_LOGGED)
+            self._second, self._count = second, 0
+        self._count += 1
+        if self._count <= _DENIALS_LOGGED:
+            shown = name if len(name) <= _LONGEST_REMEMBERED else name[:_LONGEST_REMEMBERED] + "..."
+            _log.info(
+                "%r from %s is denied %s on %s %r", str(principal), host, operation.name, kind.name, shown
+            )
 
 
 def _is_about(acl: Acl, operation: Operation) -> bool:

@@ -37,6 +37,7 @@ class ConnectionLimits:
         if self._creation_rate is not None:
             self._created.record(1, now)
             if self._created.delay_s(self._creation_rate, now) > 0:
+                self._created.record(-1, now)  # who is refused does not keep others out
                 return f"max.connection.creation.rate is {self._creation_rate:g}"
         self._open[ip] += 1
         self._total += 1
@@ -61,9 +62,9 @@ class FailedLogins:
 
     def record(self, ip: str, user: str, now: float) -> None:
         """Count a failure."""
+        recent = [at for at in self._failures.pop((ip, user), ()) if now - at < _LOCKED_S]
         if len(self._failures) >= _LOCKS_KEPT:
-            self._failures.clear()
-        recent = [at for at in self._failures.get((ip, user), ()) if now - at < _LOCKED_S]
+            del self._failures[next(iter(self._failures))]  # the one that failed longest ago
         self._failures[ip, user] = [*recent[-_FAILURES + 1 :], now]
 
     def forgive(self, ip: str, user: str) -> None:

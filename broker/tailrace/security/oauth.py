@@ -27,6 +27,7 @@ from joserfc.jws import extract_compact
 from tailrace.changes.errors import ConfigError
 from tailrace.security.bearer import Identity, TokenError, TokenRules
 from tailrace.security.listeners import is_loopback
+from tailrace.security.scram import LONGEST_NAME
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 MAX_TOKEN_BYTES = 64 << 10
@@ -65,13 +66,12 @@ class JwksKeys:
 
     async def get(self, key_id: str) -> _Key:
         """The key, looked up again when it is not known or the set is old."""
-        age = self._now() - self._read_at
-        if age > self._refresh_s or (
-            key_id not in self._keys and age > (0 if self._file else _MIN_REFRESH_S)
-        ):
-            async with self._reading:
-                if self._now() - self._read_at >= age:  # nobody else has just done it
-                    await self._read()
+        async with self._reading:  # whoever comes while the set is read waits for it
+            age = self._now() - self._read_at
+            if age > self._refresh_s or (
+                key_id not in self._keys and age > (0 if self._file else _MIN_REFRESH_S)
+            ):
+                await self._read()
         key = self._keys.get(key_id)
         if key is None:
             raise TokenError("its key id is not in the issuer's key set")
@@ -100,8 +100,12 @@ class JwksKeys:
         else:
             opener = urllib.request.build_opener(_NoRedirect)
             answer: HTTPResponse
-            with opener.open(self._source, timeout=_FETCH_TIMEOUT_S) as answer:
-                raw = answer.read(_MAX_KEY_SET_BYTES + 1)
+            try:
+                with opener.open(self._source, timeout=_FETCH_TIMEOUT_S) as answer:
+                    raw = answer.read(_MAX_KEY_SET_BYTES + 1)
+            except urllib.error.HTTPError as error:
+                error.close()
+                raise OSError(f"the issuer answers {error.code}") from None
         if len(raw) > _MAX_KEY_SET_BYTES:
             raise ValueError("the key set is larger than 1 MiB")
         return raw
@@ -138,13 +142,13 @@ class JwtValidator:
                 raise TokenError("its algorithm is not that of its key")
             claims = jwt.decode(token, key, algorithms=[algorithm]).claims
             self._registry().validate(claims)
+            return self._identity(claims)
         except TokenError:
             raise
         except JoseError as error:
             raise TokenError(f"it is refused: {error.error}") from None
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
             raise TokenError("it is malformed") from None
-        return self._identity(claims)
 
     def _registry(self) -> jwt.JWTClaimsRegistry:
         rules = self._rules
@@ -158,8 +162,8 @@ class JwtValidator:
 
     def _identity(self, claims: dict[str, Any]) -> Identity:
         name = claims.get(self._rules.subject_claim)
-        if not isinstance(name, str) or not name.strip():
-            raise TokenError(f"it has no {self._rules.subject_claim}")
+        if not isinstance(name, str) or not name.strip() or len(name) > LONGEST_NAME:
+            raise TokenError(f"its {self._rules.subject_claim} is no name of a user")
         expires_at = float(claims["exp"])
         if not expires_at < 1 << 53:
             raise TokenError("its expiry is no time")

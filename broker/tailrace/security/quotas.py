@@ -121,7 +121,10 @@ class Quotas:
             if limit is not None:
                 rate = self._rate(CONNECTION_CREATION_RATE, ((IP, ip),))
                 rate.record(1, now)
-                return rate.delay_s(limit, now)
+                delay_s = rate.delay_s(limit, now)
+                if delay_s > 0:
+                    rate.record(-1, now)  # it is refused, so it does not count
+                return delay_s
         return 0.0
 
     def describe(self, components: Sequence[Component], *, strict: bool) -> dict[Entity, dict[str, float]]:

@@ -11,7 +11,6 @@ closes the connection (`uses`).
 import asyncio
 import hmac
 import math
-import os
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import Executor
@@ -22,7 +21,7 @@ from typing import Protocol
 from tailrace.security.bearer import INVALID_TOKEN, TokenError, TokenValidator, read_token
 from tailrace.security.limits import FailedLogins
 from tailrace.security.principals import Principal, user
-from tailrace.security.scram import Mechanism, ScramError, ScramServer, matches, pretended
+from tailrace.security.scram import LONGEST_NAME, Mechanism, ScramError, ScramServer, matches
 from tailrace.security.secrets import Secret
 from tailrace.security.users import Users
 
@@ -61,11 +60,15 @@ class Exchange(Protocol):
 
 
 class _Scram:
-    def __init__(self, mechanism: Mechanism, users: Users, pretend_key: bytes) -> None:
+    def __init__(self, mechanism: Mechanism, users: Users) -> None:
         self.proven: Proven | None = None
         self._mechanism = mechanism
         self._users = users
-        self._server = ScramServer(mechanism, lambda name: users.find(name, mechanism), pretend_key)
+        self._server = ScramServer(
+            mechanism,
+            lambda name: users.find(name, mechanism),
+            lambda name: users.pretended(name, mechanism),
+        )
         self._started = False
 
     async def answer(self, message: bytes) -> bytes:
@@ -86,10 +89,9 @@ class _Scram:
 class _Plain:
     """`[authzid] NUL user NUL password` (RFC 4616), checked against the user's SCRAM credential."""
 
-    def __init__(self, users: Users, pretend_key: bytes, executor: Executor) -> None:
+    def __init__(self, users: Users, executor: Executor) -> None:
         self.proven: Proven | None = None
         self._users = users
-        self._pretend_key = pretend_key
         self._executor = executor
 
     async def answer(self, message: bytes) -> bytes:
@@ -97,14 +99,14 @@ class _Plain:
             authzid, name, password = message.decode().split("\0")
         except ValueError:
             raise SaslFailure("the client's message is malformed") from None
-        if not name or not password:
-            raise SaslFailure("the user name or the password is empty", name)
+        if not name or not password or len(name) > LONGEST_NAME:
+            raise SaslFailure("the user name or the password is empty or too long")
         if authzid and not hmac.compare_digest(authzid.encode(), name.encode()):
             raise SaslFailure("a client cannot act as somebody else", name)
         known = self._users.any_of(name)
         mechanism, credential = known or (
             Mechanism.SHA_512,
-            pretended(Mechanism.SHA_512, name, self._pretend_key),
+            self._users.pretended(name, Mechanism.SHA_512),
         )
         check = partial(matches, mechanism, Secret(password), credential)
         right = await asyncio.get_running_loop().run_in_executor(self._executor, check)
@@ -144,7 +146,6 @@ class Authenticator:
         self._users = users
         self._tokens = tokens
         self._executor = executor
-        self._pretend_key = os.urandom(32)
         self.failed_logins = FailedLogins()
 
     def mechanisms(self, *, tls: bool) -> list[str]:
@@ -154,11 +155,11 @@ class Authenticator:
     def exchange(self, mechanism: str) -> Exchange:
         """A new exchange of an enabled mechanism."""
         if mechanism == PLAIN:
-            return _Plain(self._users, self._pretend_key, self._executor)
+            return _Plain(self._users, self._executor)
         if mechanism == OAUTHBEARER:
             assert self._tokens is not None
             return _OAuthBearer(self._tokens)
-        return _Scram(Mechanism(mechanism), self._users, self._pretend_key)
+        return _Scram(Mechanism(mechanism), self._users)
 
 
 class SaslSession:
@@ -204,7 +205,9 @@ class SaslSession:
     @property
     def may_ask(self) -> bool:
         """Whether requests are served: authenticated, and not longer ago than the session holds."""
-        return self._proven is not None and self._exchange is None and self._clock() < self._ends_at
+        if self._proven is None or self._exchange is not None or self.failed:
+            return False
+        return self._clock() < self._ends_at
 
     @property
     def exchanging(self) -> bool:
@@ -217,8 +220,8 @@ class SaslSession:
 
     def choose(self, mechanism: str, *, raw: bool = False) -> bool:
         """Begin an exchange; False: the mechanism is not offered."""
-        if mechanism not in self.offered:
-            self.failed, self.failure = True, "its mechanism is not offered"
+        if self.failed or mechanism not in self.offered:
+            self.failed, self.failure = True, self.failure or "its mechanism is not offered"
             return False
         self._mechanism, self.raw = mechanism, raw
         self._exchange = self._authenticator.exchange(mechanism)

@@ -3,8 +3,9 @@
     client   n,,n=<user>,r=<nonce>                server   r=<nonce><more>,s=<salt>,i=<iterations>
     client   c=biws,r=<nonce><more>,p=<proof>     server   v=<signature>  |  refused
 
-An unknown user is answered like a known one, with a salt that never changes, and refused only where a wrong
-password is.  A `p=` channel binding is refused, since none is offered; `y` is taken for what it says.
+An unknown user is answered like a known one, with a salt that never changes and the iterations of a user that
+exists, and refused only where a wrong password is.  A `p=` channel binding is refused, since none is offered;
+`y` is taken for what it says.
 
 The client takes no server for the right one that cannot prove that it knows the credential.
 
@@ -12,12 +13,11 @@ Sources: RFC 5802, RFC 7677, KIP-84; org.apache.kafka.common.security.scram.inte
 """
 
 import base64
-import binascii
 import hashlib
 import hmac
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -27,6 +27,8 @@ MIN_ITERATIONS = 4096
 MAX_ITERATIONS = 16384
 DEFAULT_ITERATIONS = 10_000
 _MOST_ITERATIONS = 1_000_000  # about a second of CPU: what a client lets a server ask for
+LONGEST_NAME = 255
+"""Characters of a user name; a longer one is refused before anything remembers it."""
 _SALT_BYTES = 24
 _NONCE_BYTES = 24
 _NONCE = re.compile(r"[\x21-\x2b\x2d-\x7e]+")
@@ -102,10 +104,20 @@ def matches(mechanism: Mechanism, password: Secret, known: Credential) -> bool:
     return hmac.compare_digest(derived.stored_key, known.stored_key)
 
 
-def pretended(mechanism: Mechanism, user: str, key: bytes) -> Credential:
-    """What an unknown user is asked with: always the same for a name, and no password fits it."""
-    seed = _hmac(mechanism, key, user.encode())
-    return Credential(seed[:_SALT_BYTES], os.urandom(len(seed)), os.urandom(len(seed)), DEFAULT_ITERATIONS)
+Shape = tuple[int, int]
+"""What the server's first message shows of a credential: iterations, and bytes of its salt."""
+
+
+def pretended(mechanism: Mechanism, user: str, key: bytes, shapes: Sequence[Shape] = ()) -> Credential:
+    """What an unknown user is asked with: always the same for a name, and no password fits it.
+
+    `shapes` are those of the users that exist, so that iterations do not tell who does.
+    """
+    seed = _hmac(Mechanism.SHA_512, key, f"{mechanism} {user}".encode())
+    iterations, salt_bytes = shapes[seed[-1] % len(shapes)] if shapes else (DEFAULT_ITERATIONS, _SALT_BYTES)
+    salt = hashlib.pbkdf2_hmac("sha512", seed, b"salt", 1, max(1, salt_bytes))
+    size = hashlib.new(mechanism.hash_name).digest_size
+    return Credential(salt, os.urandom(size), os.urandom(size), iterations)
 
 
 Find = Callable[[str], Credential | None]
@@ -114,15 +126,20 @@ Find = Callable[[str], Credential | None]
 class ScramServer:
     """One exchange: `first`, then `final`; `user` is there after `first`, and proven after `final`.
 
-    `find` gives the credential of a user; `pretend_key` is a secret of the process.  Raises ScramError.
+    `find` gives the credential of a user, `pretend` that of one who does not exist.  Raises ScramError.
     """
 
     def __init__(
-        self, mechanism: Mechanism, find: Find, pretend_key: bytes, *, nonce: Callable[[], str] | None = None
+        self,
+        mechanism: Mechanism,
+        find: Find,
+        pretend: Callable[[str], Credential],
+        *,
+        nonce: Callable[[], str] | None = None,
     ) -> None:
         self._mechanism = mechanism
         self._find = find
-        self._pretend_key = pretend_key
+        self._pretend = pretend
         self._nonce = nonce or _fresh_nonce
         self._known = False
         self._gs2 = self._bare = self._server_first = ""
@@ -147,7 +164,7 @@ class ScramServer:
             raise ScramError("delegation tokens are not served")
         known = self._find(self.user)
         self._known = known is not None
-        self.used = known or pretended(self._mechanism, self.user, self._pretend_key)
+        self.used = known or self._pretend(self.user)
         self._gs2, self._bare = found["gs2"], found["bare"]
         self._full_nonce = bare["nonce"] + self._nonce()
         salt = base64.b64encode(self.used.salt).decode()
@@ -245,13 +262,16 @@ def _text(message: bytes) -> str:
 
 def _name(escaped: str) -> str:
     """A user name with `=2C` and `=3D` undone; any other `=` is malformed (RFC 5802, 5.1)."""
-    if re.search(r"=(?!2C|3D)", escaped):
+    if len(escaped) > 3 * LONGEST_NAME or re.search(r"=(?!2C|3D)", escaped):
         raise ScramError("the user name is malformed")
-    return escaped.replace("=2C", ",").replace("=3D", "=")
+    name = escaped.replace("=2C", ",").replace("=3D", "=")
+    if len(name) > LONGEST_NAME:
+        raise ScramError("the user name is too long")
+    return name
 
 
 def _unbase64(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error, or what is not even ASCII
         raise ScramError("a field is not base64") from None

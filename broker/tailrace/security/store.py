@@ -3,6 +3,7 @@
     acls                resource type, pattern type, resource name, principal, host, operation, permission
     scram_credentials   user name, mechanism, salt, stored key, server key, iterations
     client_quotas       entity (JSON: type -> name, null for the default), key, value
+    pretend_key         one random key: what users who do not exist are asked with, see `scram.pretended`
 
 A connection of its own to the database file that the topic catalog made: WAL, synchronous=FULL, so what is
 committed survives a power cut.  No password is stored, only what RFC 5802 calls StoredKey and ServerKey.
@@ -34,6 +35,8 @@ CREATE TABLE IF NOT EXISTS scram_credentials (
 CREATE TABLE IF NOT EXISTS client_quotas (
     entity TEXT NOT NULL, key TEXT NOT NULL, value REAL NOT NULL, PRIMARY KEY (entity, key)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS pretend_key (one INTEGER PRIMARY KEY CHECK (one = 1), key BLOB NOT NULL) STRICT;
+INSERT OR IGNORE INTO pretend_key VALUES (1, randomblob(32));
 """
 
 
@@ -104,6 +107,11 @@ class SecurityStore:
                         "INSERT OR REPLACE INTO scram_credentials VALUES (?, ?, ?, ?, ?, ?)",
                         (name, mechanism, made.salt, made.stored_key, made.server_key, made.iterations),
                     )
+
+    def pretend_key(self) -> bytes:
+        """The key of `scram.pretended`: it stays, or a restart would tell who exists and who does not."""
+        key: bytes = self._db.execute("SELECT key FROM pretend_key").fetchone()[0]
+        return key
 
     def quotas(self) -> dict[Entity, dict[str, float]]:
         """Every quota by entity and key."""

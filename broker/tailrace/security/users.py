@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 
-from tailrace.security.scram import Credential, Mechanism, credential, matches
+from tailrace.security.scram import Credential, Mechanism, Shape, credential, matches, pretended
 from tailrace.security.secrets import Secret
 from tailrace.security.store import SecurityStore
 
@@ -18,11 +18,17 @@ class Users:
     def __init__(self, store: SecurityStore) -> None:
         self._store = store
         self._known = store.credentials()
+        self._pretend_key = store.pretend_key()
+        self._shapes = self._seen_shapes()
         self.on_change: OnChange = lambda changed: None
 
     def find(self, name: str, mechanism: Mechanism) -> Credential | None:
         """The credential, if the user has one for the mechanism."""
         return self._known.get((name, mechanism))
+
+    def pretended(self, name: str, mechanism: Mechanism) -> Credential:
+        """The credential that a user who has none is asked with, the same at each attempt and after a restart."""
+        return pretended(mechanism, name, self._pretend_key, self._shapes[mechanism])
 
     def any_of(self, name: str) -> tuple[Mechanism, Credential] | None:
         """A credential of the user to check a password against, the stronger first."""
@@ -48,6 +54,7 @@ class Users:
                 self._known.pop(key, None)
             else:
                 self._known[key] = made
+        self._shapes = self._seen_shapes()
         self.on_change(changes.keys())
 
     def set_passwords(self, passwords: Mapping[str, Secret]) -> None:
@@ -60,3 +67,9 @@ class Users:
                     changes[name, mechanism] = credential(mechanism, password)
         if changes:
             self.alter(changes)
+
+    def _seen_shapes(self) -> dict[Mechanism, list[Shape]]:
+        seen: dict[Mechanism, set[Shape]] = {mechanism: set() for mechanism in Mechanism}
+        for (_, mechanism), known in self._known.items():
+            seen[mechanism].add((known.iterations, len(known.salt)))
+        return {mechanism: sorted(shapes) for mechanism, shapes in seen.items()}
