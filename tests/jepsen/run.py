@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -54,10 +55,22 @@ class Crew:
     begin_ns: int = field(default_factory=time.monotonic_ns)
     processes: int = 0
     _running: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _replaced: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def pids(self) -> list[int]:
         """Process ids of those that run."""
-        return [running.pid for running in list(self._running.values()) if running.returncode is None]
+        with self._lock:
+            return [running.pid for running in self._running.values() if running.poll() is None]
+
+    def replace(self, pid: int) -> None:
+        """Start another process in the place of this one, which lives on."""
+        with self._lock:
+            for worker, running in self._running.items():
+                if running.pid == pid:
+                    self._replaced.append(running)
+                    self._running[worker] = self._start(worker)
+                    return
 
     def begin(self) -> None:
         """Return when every worker has made its first step."""
@@ -74,21 +87,26 @@ class Crew:
             self._fill_up()
             time.sleep(_LOOK_S)
         end_of_load(self.folder).touch()
-        for running in self._running.values():
+        for running in self._everybody():
             self._ended(running.wait(LONG_S))
 
     def kill(self) -> None:
         """End everybody who still runs."""
-        for running in self._running.values():
+        for running in self._everybody():
             running.kill()
             running.wait()
 
+    def _everybody(self) -> list[subprocess.Popen[bytes]]:
+        with self._lock:
+            return [*self._running.values(), *self._replaced]
+
     def _fill_up(self) -> None:
-        for worker in range(WORKERS):
-            code = self._running[worker].poll() if worker in self._running else 0
-            if code is not None:
-                self._ended(code)
-                self._running[worker] = self._start(worker)
+        with self._lock:
+            for worker in range(WORKERS):
+                code = self._running[worker].poll() if worker in self._running else 0
+                if code is not None:
+                    self._ended(code)
+                    self._running[worker] = self._start(worker)
 
     def _ended(self, code: int) -> None:
         log = self.folder / "clients.log"

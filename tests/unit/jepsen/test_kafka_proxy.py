@@ -74,6 +74,16 @@ def test_a_held_answer_holds_those_behind_it(proxy: KafkaProxy, client: WireClie
     assert time.monotonic() - started >= 0.2
 
 
+def test_a_late_request_arrives_when_its_client_is_gone(proxy: KafkaProxy, client: WireClient) -> None:
+    proxy.add(Fault(ApiKey.CREATE_TOPICS, "late_request", seconds=0.01))
+    client.send(ApiKey.CREATE_TOPICS, m.CreateTopicsRequest([m.CreatableTopic("late", 1, 1)]))
+    assert client.is_closed_by_broker()
+    with WireClient(proxy.address) as again:
+        deadline = time.monotonic() + LONG_S
+        while "late" not in {t.name for t in again.ask(ApiKey.METADATA, m.MetadataRequest(None)).topics}:
+            assert time.monotonic() < deadline
+
+
 def test_a_cut_ends_every_connection_and_none_of_the_next(proxy: KafkaProxy, client: WireClient) -> None:
     client.ask(ApiKey.METADATA, METADATA)
     proxy.cut()
