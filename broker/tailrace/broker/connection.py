@@ -104,7 +104,11 @@ class Connection(asyncio.BufferedProtocol):
         self._client_host = f"/{self.address}"
         self._server.connections.add(self)
         self._broker.counters.connections += 1
-        self._meet(transport.get_extra_info("ssl_object"))
+        try:
+            self._meet(transport.get_extra_info("ssl_object"))
+        except Exception:  # noqa: BLE001 - whoever cannot be told from others must not be taken for anybody
+            _log.exception("connection from %s closed: who it is cannot be found out", self._client_host)
+            self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -266,6 +270,8 @@ class Connection(asyncio.BufferedProtocol):
     # -- requests --------------------------------------------------------------------------------------
 
     def _accept(self, frame: memoryview) -> None:
+        if self._stopping:
+            return  # what came in one piece with the last request that is served
         self._held_bytes += len(frame)
         if self._backlog or not self._may_start(frame):
             self._backlog.append(bytes(frame))
@@ -278,8 +284,7 @@ class Connection(asyncio.BufferedProtocol):
             return False
         if not self._slots:
             return True
-        is_produce = len(frame) >= 2 and (frame[0] << 8 | frame[1]) == ApiKey.PRODUCE
-        return is_produce and all(slot.is_produce for slot in self._slots)
+        return _api_key_of(frame) == ApiKey.PRODUCE and all(slot.is_produce for slot in self._slots)
 
     def _start(self, frame: Buffer) -> None:
         session = self._session
@@ -287,6 +292,10 @@ class Connection(asyncio.BufferedProtocol):
             slot = _Slot(False, len(frame))
             self._slots.append(slot)
             self._server.track(self._answer_raw_token(session, slot, bytes(frame)))
+            return
+        if session is not None and not session.may_ask and _api_key_of(frame) not in LOGIN_APIS:
+            # before a byte of it is decoded
+            self._drop("API key %d without a login that holds", _api_key_of(frame))
             return
         try:
             header, request = decode_request(frame)
@@ -301,9 +310,6 @@ class Connection(asyncio.BufferedProtocol):
             self._drop("API key %d, which is not served", header.api_key)
             return
         api_key = cast(ApiKey, header.api_key)
-        if session is not None and api_key not in LOGIN_APIS and not session.may_ask:
-            self._drop("%s without a login that holds", api_key.name)
-            return
         slot = _Slot(header.api_key is ApiKey.PRODUCE, len(frame))
         self._slots.append(slot)
         caller = self._caller
@@ -461,3 +467,8 @@ class Connection(asyncio.BufferedProtocol):
             self.abort()
         else:
             self._answer(slot, header, answer)
+
+
+def _api_key_of(frame: Buffer) -> int:
+    """The API key in a request that is not decoded yet; -1: it is too short to have one."""
+    return frame[0] << 8 | frame[1] if len(frame) >= 2 else -1

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from tailrace.broker.config import BrokerConfig
 from tailrace.broker.protection import Protection
 from tailrace.changes.errors import TailraceError
-from tailrace.security.listeners import Listener
+from tailrace.security.listeners import Listener, is_loopback
 
 if TYPE_CHECKING:
     from tailrace.broker.connection import Connection
@@ -58,6 +58,12 @@ def bind(listener: Listener) -> Door:
         sock = socket.socket(family, kind, protocol)
     except OSError as error:
         raise TailraceError(f"the broker cannot listen on {host}: {error}") from error
+    if listener.is_local and not is_loopback(str(address[0])):
+        sock.close()
+        raise TailraceError(
+            f"the broker cannot listen on {host}: on this machine it is {address[0]}, which others can reach",
+            fix="Listen on 127.0.0.1, or mend /etc/hosts",
+        )
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
@@ -116,7 +122,7 @@ class Porter:
                     if error.errno in _OUT_OF_FILES:
                         await asyncio.sleep(_OUT_OF_FILES_PAUSE_S)
                     continue
-                address = str(peer[0]) if isinstance(peer, tuple) else ""
+                address = _address(peer)
                 reason = self._protection.refusal(address)
                 if reason is not None:
                     sock.close()
@@ -151,6 +157,12 @@ class Porter:
             self._protection.limits.release(address)
             sock.close()
             raise
+
+
+def _address(peer: object) -> str:
+    """The client's address as ACLs and limits name it: IPv4 also where it came through an IPv6 socket."""
+    address = str(peer[0]) if isinstance(peer, tuple) else ""
+    return address.removeprefix("::ffff:") if "." in address else address
 
 
 def _reason(error: OSError) -> str:

@@ -131,7 +131,9 @@ def create_topics(
 
     def hide(answer: m.CreateTopicsResponse) -> m.CreateTopicsResponse:
         for topic in answer.topics:
-            if not topic.error_code and not access.may(Operation.DESCRIBE_CONFIGS, _TOPIC, topic.name):
+            if topic.error_code:
+                topic.num_partitions = topic.replication_factor = -1
+            elif not access.may(Operation.DESCRIBE_CONFIGS, _TOPIC, topic.name):
                 topic.topic_config_error_code = ErrorCode.TOPIC_AUTHORIZATION_FAILED
                 topic.num_partitions = topic.replication_factor = -1
                 topic.configs = []
