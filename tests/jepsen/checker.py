@@ -35,6 +35,7 @@ ANALYSES = (
     values.duplicates,
     values.precommitted_reads,
     values.unseen,
+    values.consumed_twice,
 )
 
 

@@ -35,12 +35,16 @@ class NotSentError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """What an operation came to; `usable`: whether the process may go on."""
+    """What an operation came to; `usable`: whether the process may go on.
+
+    `group`: to whose offsets a subscribed member has committed what it read.
+    """
 
     outcome: Outcome
     steps: tuple[Step, ...]
     error: str = ""
     usable: bool = True
+    group: str = ""
 
 
 def settings(bootstrap: str, timeouts: Timeouts) -> dict[str, Any]:
@@ -82,6 +86,7 @@ class Client:
         self._transactional = transactional
         self._subscribes = subscribes
         self._positions: dict[str, int] = {}  # of assigned keys
+        self._group = "subscribers" if subscribes else f"alone-{name}"
         common = settings(bootstrap, self.timeouts)
         kind = {"transactional.id": name, "transaction.timeout.ms": int(self.timeouts.transaction * 1000)}
         self._producer = ck.Producer(
@@ -90,7 +95,7 @@ class Client:
         self._consumer = ck.Consumer(
             {
                 **common,
-                "group.id": "subscribers" if subscribes else f"alone-{name}",
+                "group.id": self._group,
                 "auto.offset.reset": "earliest",
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
@@ -163,7 +168,7 @@ class Client:
                     aborted = self._abort()
                     return End("fail" if aborted else "info", tuple(done), repr(error), usable=aborted)
                 return End("info", tuple(done), repr(error), usable=False)
-            return End("ok", tuple(done))
+            return End("ok", tuple(done), group=self._group if self._subscribes else "")
 
     def _abort(self) -> bool:
         """Whether the transaction is aborted, and the producer good for another one."""
@@ -222,6 +227,8 @@ class Client:
 
     def _send_offsets(self, done: Sequence[Step]) -> None:
         read = reads_of(done)
+        if self._subscribes and self.rebalanced & read.keys():
+            raise IntendedAbortError("what was read may be another member's by now")
         if read:
             offsets = _places({key: records[-1][0] + 1 for key, records in read.items()})
             group = self._consumer.consumer_group_metadata()
@@ -231,7 +238,8 @@ class Client:
         if not self._subscribes:
             self._consumer.assign(_places(self._positions))
             return
-        for place in _places(first_read):
+        kept = {key: offset for key, offset in first_read.items() if key not in self.rebalanced}
+        for place in _places(kept):
             try:
                 self._consumer.seek(place)
             except ck.KafkaException:

@@ -54,6 +54,7 @@ class Operation:
     """One call of a client and its end; `completed_ns` is None for an outcome that nobody knows.
 
     `keys`: what was assigned or subscribed.  `rebalanced`: keys that came or went during the operation.
+    `group`: whose offsets the transaction of a subscribed member has moved behind all that it read.
     """
 
     process: int
@@ -64,6 +65,7 @@ class Operation:
     completed_ns: int | None = None
     keys: tuple[str, ...] = ()
     rebalanced: frozenset[str] = frozenset()
+    group: str = ""
     error: str = ""
 
     def sends(self) -> Iterator[Send]:
@@ -90,11 +92,16 @@ class Recorder:
         self._write("invoke", kind=kind, steps=[_encoded(step) for step in steps], keys=list(keys))
 
     def complete(
-        self, outcome: Outcome, steps: Sequence[Step] = (), rebalanced: Sequence[str] = (), error: str = ""
+        self,
+        outcome: Outcome,
+        steps: Sequence[Step] = (),
+        rebalanced: Sequence[str] = (),
+        group: str = "",
+        error: str = "",
     ) -> None:
         """The operation that began last has ended."""
         told = [_encoded(step) for step in steps]
-        self._write(outcome, steps=told, rebalanced=list(rebalanced), error=error)
+        self._write(outcome, steps=told, rebalanced=list(rebalanced), group=group, error=error)
 
     def _write(self, event: str, **what: Any) -> None:
         line = {"event": event, "process": self._process, "ns": time.monotonic_ns(), **what}
@@ -132,6 +139,7 @@ def _operation(begun: dict[str, Any], ended: dict[str, Any]) -> Operation:
         completed_ns=None if ended["event"] == "info" else ended["ns"],
         keys=tuple(begun["keys"]),
         rebalanced=frozenset(ended.get("rebalanced", ())),
+        group=ended.get("group", ""),
         error=ended["error"],
     )
 

@@ -23,6 +23,8 @@ from tests.jepsen.worker import Part, end_of_load
 from tailrace.broker.embedded import EmbeddedBroker
 
 WORKERS = 5
+TRANSACTIONAL = (0, 1, 4)  # the others are only idempotent
+SUBSCRIBED = (1, 3, 4)  # the others assign themselves
 READER = 99_999  # the process that reads everything in the end
 TRANSACTION_VERSIONS = (0, 2)  # of the broker; librdkafka keeps to the classic protocol beside both
 STRATEGIES = ("range,roundrobin", "cooperative-sticky")
@@ -122,8 +124,8 @@ class Crew:
             seed=self.seed,
             process=process,
             name=f"tx-{worker}",
-            transactional=worker % 4 in (0, 1),
-            subscribes=worker % 2 == 1,
+            transactional=worker in TRANSACTIONAL,
+            subscribes=worker in SUBSCRIBED,
             strategy=self.strategy,
             begin_ns=self.begin_ns,
             seconds=self.seconds,

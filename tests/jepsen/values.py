@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from tests.jepsen.anomaly import Anomaly
+from tests.jepsen.history import Operation
 from tests.jepsen.observed import Observed
 
 
@@ -52,6 +53,21 @@ def lost_writes(seen: Observed) -> Iterator[Anomaly]:
             writer = seen.writer.get((key, value))
             if position <= highest and value not in read and writer and seen.is_committed(writer):
                 yield Anomaly("lost-write", f"{value} of {key} by {writer} was never read, later values were")
+
+
+def consumed_twice(seen: Observed) -> Iterator[Anomaly]:
+    """Two committed transactions of members of one group read the same value, and both moved its offsets.
+
+    Beyond Jepsen's analyses: members give a transaction up when what it read moves away (KIP-447).
+    """
+    consumer: dict[tuple[str, str, int], Operation] = {}
+    for operation in seen.history:
+        if operation.outcome == "ok" and operation.group:
+            for key, records in operation.reads().items():
+                for _, value in records:
+                    before = consumer.setdefault((operation.group, key, value), operation)
+                    if before is not operation:
+                        yield Anomaly("consumed-twice", f"{value} of {key} by {before} and by {operation}")
 
 
 def unseen(seen: Observed) -> Iterator[Anomaly]:

@@ -89,7 +89,7 @@ def _perform(client: Client, recorder: Recorder, task: Task) -> bool:
         return True
     client.rebalanced.clear()
     end = client.run(task.steps)
-    recorder.complete(end.outcome, end.steps, sorted(client.rebalanced), end.error)
+    recorder.complete(end.outcome, end.steps, sorted(client.rebalanced), end.group, end.error)
     return end.usable
 
 

@@ -23,13 +23,14 @@ class Story:
         kind: Kind = "txn",
         span: tuple[int, int] | None = None,
         rebalanced: Iterable[str] = (),
+        group: str = "",
     ) -> None:
         self._now += 10
         invoked, completed = span or (self._now, self._now + 5)
         ended = None if outcome == "info" else completed
         self.history.append(
             Operation(
-                process, kind, outcome, steps, invoked, ended, tuple(keys), rebalanced=frozenset(rebalanced)
+                process, kind, outcome, steps, invoked, ended, tuple(keys), frozenset(rebalanced), group
             )
         )
 
@@ -257,6 +258,19 @@ def test_a_transaction_that_reads_its_own_write_is_found() -> None:
     story = Story()
     story.op(0, Send("k", 1, 1), poll(1))
     assert story.anomalies() == {"precommitted-read"}
+
+
+@pytest.mark.parametrize(
+    ("group", "outcome", "expected"),
+    [("g", "ok", {"consumed-twice"}), ("h", "ok", set()), ("g", "fail", set()), ("g", "info", set())],
+)
+def test_a_value_that_two_committed_transactions_of_a_group_consume_is_found(
+    group: str, outcome: Outcome, expected: set[str]
+) -> None:
+    story = sent(1)
+    story.op(1, poll(1), group="g")
+    story.op(2, poll(1), group=group, outcome=outcome)
+    assert story.anomalies() == expected
 
 
 @pytest.mark.parametrize(("at", "lag"), [(14, 0.0), (40, 25e-9)])

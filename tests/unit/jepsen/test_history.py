@@ -11,11 +11,11 @@ def test_what_is_recorded_is_read_again(tmp_path: Path) -> None:
     recorder.complete("ok")
     recorder.invoke("txn", [Send("t0/0", 7), Poll()])
     steps: list[Step] = [Send("t0/0", 7, 11), Poll({"t0/1": [(4, 6), (5, 8)]})]
-    recorder.complete("fail", steps, rebalanced=["t0/1"], error="why")
+    recorder.complete("fail", steps, rebalanced=["t0/1"], group="g", error="why")
     assign, txn = read_history(tmp_path)
     assert (assign.process, assign.kind, assign.outcome, assign.keys) == (3, "assign", "ok", ("t0/1",))
     assert (txn.kind, txn.outcome, list(txn.steps)) == ("txn", "fail", steps)
-    assert (txn.rebalanced, txn.error) == (frozenset({"t0/1"}), "why")
+    assert (txn.rebalanced, txn.group, txn.error) == (frozenset({"t0/1"}), "g", "why")
     assert txn.completed_ns is not None
     assert txn.completed_ns >= txn.invoked_ns
 
