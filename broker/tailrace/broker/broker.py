@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from tailrace.broker.config import BrokerConfig
+from tailrace.broker.coordinator.consumer_group.catalog import TopicCatalog
+from tailrace.broker.coordinator.consumer_group.coordinator import ConsumerGroupLimits
 from tailrace.broker.coordinator.group_log import GroupLog
 from tailrace.broker.coordinator.internal_topic import CONSUMER_OFFSETS, TRANSACTION_STATE, InternalTopic
 from tailrace.broker.coordinator.rebalance import GroupLimits
@@ -74,6 +76,13 @@ class Broker:
                 config.group_max_session_timeout_ms,
                 config.group_max_size,
             ),
+            ConsumerGroupLimits(
+                config.group_consumer_session_timeout_ms,
+                config.group_consumer_heartbeat_interval_ms,
+                config.group_consumer_max_size,
+                config.group_consumer_assignors,
+            ),
+            TopicCatalog(self.topics),
             self.clock,
         )
         self._state_topic = self._internal_topic(TRANSACTION_STATE, config.transaction_topic_partitions)
@@ -171,6 +180,7 @@ class Broker:
 
     async def _tick_groups(self) -> None:
         self.group_log.groups.tick(self.clock.now_ms())
+        self.group_log.consumer_groups.tick(self.clock.now_ms())
 
     async def _expire_offsets(self) -> None:
         await self.group_log.expire(self.config.offsets_retention_minutes * 60_000)

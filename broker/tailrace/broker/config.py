@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tailrace.broker.coordinator.consumer_group.assignors import ASSIGNORS
 from tailrace.broker.options import about, option, options_of
 from tailrace.broker.security_options import SecurityOptions
 from tailrace.changes.errors import ConfigError
@@ -80,6 +81,22 @@ class BrokerConfig(SecurityOptions):
         "group.max.session.timeout.ms", 30 * 60_000, "Longest session timeout of a group member."
     )
     group_max_size: int = option("group.max.size", 10_000, "Most members of one group.")
+    group_consumer_session_timeout_ms: int = option(
+        "group.consumer.session.timeout.ms",
+        45_000,
+        "A member of the consumer protocol that is silent this long is out.",
+    )
+    group_consumer_heartbeat_interval_ms: int = option(
+        "group.consumer.heartbeat.interval.ms", 5_000, "How often members of the consumer protocol call."
+    )
+    group_consumer_max_size: int = option(
+        "group.consumer.max.size", 2**31 - 1, "Most members of one group of the consumer protocol."
+    )
+    group_consumer_assignors: tuple[str, ...] = option(
+        "group.consumer.assignors",
+        ("uniform", "range"),
+        "Assignors that members may ask for; the first is the default.",
+    )
     offset_metadata_max_bytes: int = option(
         "offset.metadata.max.bytes", 4096, "Longest text that a client may store with an offset."
     )
@@ -125,6 +142,9 @@ class BrokerConfig(SecurityOptions):
             "connections_max_idle_ms",
             "group_min_session_timeout_ms",
             "group_max_size",
+            "group_consumer_session_timeout_ms",
+            "group_consumer_heartbeat_interval_ms",
+            "group_consumer_max_size",
             "offsets_retention_minutes",
             "offsets_topic_partitions",
             "transaction_max_timeout_ms",
@@ -145,6 +165,17 @@ class BrokerConfig(SecurityOptions):
         if self.durability not in ("fsync", "page_cache"):
             raise ConfigError(
                 f"broker option tailrace.durability is {self.durability!r}, not fsync or page_cache"
+            )
+        if self.group_consumer_heartbeat_interval_ms >= self.group_consumer_session_timeout_ms:
+            raise ConfigError(
+                "broker option group.consumer.heartbeat.interval.ms must be smaller than "
+                "group.consumer.session.timeout.ms"
+            )
+        unknown = [name for name in self.group_consumer_assignors if name not in ASSIGNORS]
+        if unknown or not self.group_consumer_assignors:
+            raise ConfigError(
+                f"broker option group.consumer.assignors names {', '.join(unknown) or 'no assignor'}",
+                fix=f"There are {' and '.join(ASSIGNORS)}",
             )
         if self.host in ("0.0.0.0", "::", "") and not self.advertised_host and not self.listeners:
             raise ConfigError(

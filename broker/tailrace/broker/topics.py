@@ -82,6 +82,7 @@ class Topics:
         self._topics: dict[str, Topic] = {}
         self._ids: dict[UUID, str] = {}
         self._by_metric: dict[str, str] = {}
+        self.version = 0  # grows with every change of a topic; not kept over a start
         self._next_producer_id = self._reserved_producer_ids = 0
         try:
             self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
@@ -209,6 +210,7 @@ class Topics:
     def delete(self, name: str) -> None:
         """Remove a topic and its logs."""
         topic = self.get(name)
+        self.version += 1
         del self._topics[name], self._ids[topic.topic_id]
         self._by_metric.pop(name.replace(".", "_"), None)
         self._delete(topic)
@@ -319,6 +321,7 @@ class Topics:
         self._db.close()
 
     def _keep(self, topic: Topic) -> None:
+        self.version += 1
         self._topics[topic.name] = topic
         self._ids[topic.topic_id] = topic.name
         self._by_metric[topic.name.replace(".", "_")] = topic.name

@@ -44,7 +44,9 @@ def test_every_advertised_api_has_a_handler_and_no_other_is_advertised(wire: Wir
     advertised = {entry.api_key: (entry.min_version, entry.max_version) for entry in response.api_keys}
     assert advertised == {int(key): API_VERSIONS[key] for key in HANDLERS}
     assert advertised[ApiKey.PRODUCE][0] == 0  # librdkafka compresses only then
-    assert response.finalized_features == []  # so that clients keep to the classic transaction protocol
+    # without transaction.version (level 0) clients keep to the classic transaction protocol
+    assert response.finalized_features == [m.FinalizedFeatureKey("group.version", 1, 1)]
+    assert response.finalized_features_epoch >= 0
 
 
 def test_a_too_new_api_versions_request_is_answered_in_version_0(wire: WireClient) -> None:

@@ -1,14 +1,23 @@
-"""Groups and offsets on `__consumer_offsets`: what is committed, from the log and into it."""
+"""Groups and offsets on `__consumer_offsets`: what is committed, from the log and into it.
+
+A group is of one kind: classic, or of the consumer protocol (KIP-848).  While it has no members it becomes of the
+other kind with the first member that joins so; its offsets stay.
+"""
 
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from tailrace.broker.coordinator.consumer_group.coordinator import ConsumerGroupLimits, ConsumerGroups
+from tailrace.broker.coordinator.consumer_group.group import ConsumerGroup
+from tailrace.broker.coordinator.consumer_group.heartbeat import Answer, Catalog, Heartbeat
+from tailrace.broker.coordinator.consumer_group.member import JOINING_EPOCH
+from tailrace.broker.coordinator.consumer_group.records import Change, decode, encode
 from tailrace.broker.coordinator.elapsed import Elapsed
 from tailrace.broker.coordinator.group import Group, GroupState
 from tailrace.broker.coordinator.groups import GroupCoordinator
-from tailrace.broker.coordinator.internal_topic import InternalTopic, Receipt
+from tailrace.broker.coordinator.internal_topic import InternalTopic, KeyValue, Receipt
 from tailrace.broker.coordinator.offsets import OffsetStore
 from tailrace.broker.coordinator.rebalance import GroupLimits
 from tailrace.broker.coordinator.schemas import (
@@ -19,21 +28,35 @@ from tailrace.broker.coordinator.schemas import (
     encode_group_key,
 )
 from tailrace.broker.log import Clock, LogError
+from tailrace.broker.protocol import ErrorCode
 from tailrace.changes import crash_point
 
 _log = logging.getLogger(__name__)
 
 
 class GroupLog:
-    """The group coordinator with its log: `groups` and `offsets` hold what is durable."""
+    """The group coordinator with its log.
 
-    def __init__(self, topic: InternalTopic, limits: GroupLimits, clock: Clock) -> None:
+    `groups` (classic) and `offsets` hold what is durable; of `consumer_groups` an answer may be told once
+    `settled` has returned.
+    """
+
+    def __init__(
+        self,
+        topic: InternalTopic,
+        limits: GroupLimits,
+        consumer_limits: ConsumerGroupLimits,
+        catalog: Catalog,
+        clock: Clock,
+    ) -> None:
         self.groups = GroupCoordinator(limits, self._persist_group)
+        self.consumer_groups = ConsumerGroups(consumer_limits, catalog, self._write_consumer_group)
         self.offsets = OffsetStore()
         self._topic = topic
         self._clock = clock
         self._elapsed = Elapsed(clock)
         self._writing: set[asyncio.Task[None]] = set()
+        self._unsettled: dict[str, Receipt] = {}  # consumer group -> its newest change, if not durable yet
 
     def partition_of(self, group_id: str) -> int:
         """Partition of `__consumer_offsets` that holds the group."""
@@ -51,7 +74,7 @@ class GroupLog:
                 key = decode_consumer_offsets_key(record.key or b"")
                 if isinstance(key, str):
                     groups[key] = None if record.value is None else GroupMetadata.decode(record.value)
-                elif key is not None:
+                elif isinstance(key, OffsetKey):
                     value = None if record.value is None else OffsetValue.decode(record.value)
                     if header.is_transactional and value is not None:
                         self.offsets.apply_transactional(
@@ -59,12 +82,84 @@ class GroupLog:
                         )
                     else:
                         self.offsets.apply(key, record.offset, value)
+                elif key is not None:
+                    self.consumer_groups.replay(key.group_id, decode(key, record.value))
         now_ms = self._clock.now_ms()
         for group_id, stored in groups.items():
             if stored is not None:
                 self.groups.restore(group_id, stored, now_ms)
+        self.consumer_groups.resume(now_ms)
         for group_id in self.offsets.groups():
+            self.ensure(group_id, now_ms)
+
+    def ensure(self, group_id: str, now_ms: int) -> None:
+        """Have a group for the offsets: an empty classic one if there is none."""
+        if self.consumer_groups.get(group_id) is None:
             self.groups.ensure(group_id, now_ms)
+
+    async def heartbeat(self, said: Heartbeat) -> Answer:
+        """ConsumerGroupHeartbeat; an empty classic group becomes one of the consumer protocol.
+
+        A classic group with members is refused, as Kafka does with the migration policy `disabled`.
+        """
+        classic = self.groups.get(said.group_id)
+        if classic is not None and (said.epoch != JOINING_EPOCH or classic.state is not GroupState.EMPTY):
+            text = f"Group {said.group_id} is not a consumer group."
+            return Answer(ErrorCode.GROUP_ID_NOT_FOUND, text, said.member_id)
+        try:
+            answer = self.consumer_groups.heartbeat(said, self._clock.now_ms())
+        except LogError as error:
+            return Answer(ErrorCode.COORDINATOR_NOT_AVAILABLE, str(error), said.member_id)
+        await self.settled(said.group_id)
+        return answer
+
+    async def leave_consumer_group(
+        self, group_id: str, leaving: Sequence[tuple[str, str | None]]
+    ) -> list[ErrorCode]:
+        """LeaveGroup on a consumer group, durable on return."""
+        try:
+            errors = self.consumer_groups.leave(group_id, leaving)
+        except LogError:
+            return [ErrorCode.COORDINATOR_NOT_AVAILABLE for _ in leaving]
+        await self.settled(group_id)
+        return errors
+
+    def make_way_for_classic(self, group_id: str) -> ErrorCode:
+        """Before a classic join: a consumer group without members becomes an empty classic one.
+
+        INCONSISTENT_GROUP_PROTOCOL: it has members.
+        """
+        group = self.consumer_groups.get(group_id)
+        if group is None:
+            return ErrorCode.NONE
+        if group.subscriptions:
+            return ErrorCode.INCONSISTENT_GROUP_PROTOCOL
+        try:
+            self._topic.append(self.partition_of(group_id), _tombstones(group))
+        except LogError:
+            return ErrorCode.COORDINATOR_NOT_AVAILABLE
+        self._forget_consumer_group(group_id)
+        self.groups.ensure(group_id, self._clock.now_ms())
+        return ErrorCode.NONE
+
+    async def settled(self, group_id: str) -> None:
+        """Return when all changes of the consumer group so far are durable."""
+        receipt = self._unsettled.get(group_id)
+        if receipt is not None:
+            await self._topic.durable(receipt)
+            if self._unsettled.get(group_id) is receipt:
+                del self._unsettled[group_id]
+
+    def _write_consumer_group(self, group_id: str, changes: Sequence[Change]) -> None:
+        records = [encode(group_id, change) for change in changes]
+        replaces = self.groups.get(group_id) is not None
+        if replaces:
+            records.insert(0, (encode_group_key(group_id), None))
+        receipt = self._topic.append(self.partition_of(group_id), records)
+        if replaces:
+            self.groups.forget(group_id)
+        self._unsettled[group_id] = receipt
+        self._topic.flush_soon(receipt)
 
     async def commit(self, group_id: str, offsets: Mapping[tuple[str, int], OffsetValue]) -> None:
         """Commit offsets durably; readers see them when they are.  Raises LogError."""
@@ -112,11 +207,14 @@ class GroupLog:
                 self.offsets.apply(key, receipt.base_offset + index, None)
 
     async def delete_group(self, group_id: str) -> None:
-        """Forget an empty group with all its offsets, pending ones too, durably.  Raises LogError."""
+        """Forget a group without members, with all its offsets, pending ones too, durably.  Raises LogError."""
         keys = self.offsets.keys_of_group(group_id)
-        tombstones = [*(key.encode() for key in keys), encode_group_key(group_id)]
-        receipt = self._topic.append(self.partition_of(group_id), [(key, None) for key in tombstones])
+        group = self.consumer_groups.get(group_id)
+        tombstones: list[KeyValue] = [(key.encode(), None) for key in keys]
+        tombstones += [(encode_group_key(group_id), None)] if group is None else _tombstones(group)
+        receipt = self._topic.append(self.partition_of(group_id), tombstones)
         self.groups.forget(group_id)  # who joins from here on makes a new group, behind these records
+        self._forget_consumer_group(group_id)
         await self._topic.durable(receipt)
         for index, key in enumerate(keys):
             self.offsets.apply(key, receipt.base_offset + index, None)
@@ -136,6 +234,20 @@ class GroupLog:
             idle = group.state is GroupState.EMPTY and not group.pending_joins
             if idle and unused_for >= retention_ms and not self.offsets.keys_of_group(group.group_id):
                 await self.delete_group(group.group_id)
+        for consumer_group in list(self.consumer_groups):
+            await self._expire_consumer_group(consumer_group, retention_ms)
+
+    async def _expire_consumer_group(self, group: ConsumerGroup, retention_ms: int) -> None:
+        """Here an offset's age is that of its commit, whether the group has members or not."""
+        read = group.subscribed_topics()
+        await self.forget_offsets(
+            key
+            for key, offset in self.offsets.settled(group.group_id)
+            if key.topic not in read and self._elapsed.since(offset.value.committed_at_ms) >= retention_ms
+        )
+        there = self.consumer_groups.get(group.group_id)  # nobody joined while the offsets went
+        if there and not there.subscriptions and not self.offsets.keys_of_group(group.group_id):
+            await self.delete_group(group.group_id)
 
     def _unused_for(self, group: Group) -> int | None:
         """For how long offsets of unread topics have been out of use at least; None: not known (a rebalance)."""
@@ -143,6 +255,10 @@ class GroupLog:
             return self._elapsed.since(group.since_ms)
         settled = group.state is GroupState.STABLE and group.subscribed_topics() is not None
         return sys.maxsize if settled else None
+
+    def _forget_consumer_group(self, group_id: str) -> None:
+        self.consumer_groups.forget(group_id)
+        self._unsettled.pop(group_id, None)
 
     def _persist_group(self, group_id: str, value: GroupMetadata, done: Callable[[bool], None]) -> None:
         try:
@@ -162,3 +278,7 @@ class GroupLog:
     async def _finish_group(self, receipt: Receipt, done: Callable[[bool], None]) -> None:
         await self._topic.durable(receipt)
         done(True)
+
+
+def _tombstones(group: ConsumerGroup) -> list[KeyValue]:
+    return [encode(group.group_id, change) for change in group.tombstones()]

@@ -10,6 +10,7 @@ from enum import IntEnum
 
 from tailrace.broker.protocol import MalformedMessageError
 from tailrace.broker.protocol.internal_topics import (
+    ConsumerGroupKey,
     GroupMember,
     GroupMetadataKey,
     GroupMetadataValue,
@@ -231,12 +232,12 @@ def encode_group_key(group_id: str) -> bytes:
     return encode_record(GroupMetadataKey(group_id))
 
 
-def decode_consumer_offsets_key(raw: bytes) -> OffsetKey | str | None:
-    """An OffsetKey, the group id of a group metadata record, or None for a kind newer than these."""
+def decode_consumer_offsets_key(raw: bytes) -> OffsetKey | str | ConsumerGroupKey | None:
+    """An OffsetKey, the id of a classic group, the key of a consumer group, or None for a newer kind."""
     key = decode_offsets_key(raw)
     if isinstance(key, OffsetCommitKey):
         return OffsetKey(key.group, key.topic, key.partition)
-    return None if key is None else key.group
+    return key.group if isinstance(key, GroupMetadataKey) else key
 
 
 def encode_txn_key(transactional_id: str) -> bytes:

@@ -3,7 +3,6 @@
 from typing import Any
 
 from tailrace.broker.guards.answers import DENIED, Answer, Guard, judge, refused, split, then
-from tailrace.broker.guards.records import topic_name
 from tailrace.broker.handlers.context import Handler, RequestContext
 from tailrace.broker.protocol import ApiKey, ErrorCode
 from tailrace.broker.protocol import messages as m
@@ -106,6 +105,59 @@ def delete_groups(
     )
 
 
+def consumer_group_heartbeat(
+    context: RequestContext, access: Access, request: m.ConsumerGroupHeartbeatRequest, handler: Handler
+) -> Answer:
+    """READ on the group, DESCRIBE on each topic that is named; a pattern finds only topics with DESCRIBE."""
+    error = judge(access, Operation.READ, _GROUP, request.group_id)
+    for topic in request.subscribed_topic_names or ():
+        error = error or judge(access, Operation.DESCRIBE, _TOPIC, topic)
+    if error:
+        return refused(context, ApiKey.CONSUMER_GROUP_HEARTBEAT, request, error)
+    return handler(context, request)
+
+
+def consumer_group_describe(
+    context: RequestContext, access: Access, request: m.ConsumerGroupDescribeRequest, handler: Handler
+) -> Answer:
+    """DESCRIBE on each group, and on every topic that its members read: else its members are not told."""
+
+    def finish(answer: m.ConsumerGroupDescribeResponse) -> m.ConsumerGroupDescribeResponse:
+        for group in answer.groups:
+            if group.error_code == DENIED[_GROUP]:
+                continue
+            if not all(access.may(Operation.DESCRIBE, _TOPIC, name) for name in _topics_of(group)):
+                group.error_code, group.members = ErrorCode.TOPIC_AUTHORIZATION_FAILED, []
+                group.error_message = (
+                    "The group has described topic(s) that the client is not authorized to describe."
+                )
+            if group.authorized_operations != _NOT_ASKED:
+                group.authorized_operations = access.operations(_GROUP, group.group_id)
+        return answer
+
+    return then(
+        split(
+            context,
+            ApiKey.CONSUMER_GROUP_DESCRIBE,
+            request,
+            handler,
+            items="group_ids",
+            answers="groups",
+            error_of=lambda group: judge(access, Operation.DESCRIBE, _GROUP, group),
+        ),
+        finish,
+    )
+
+
+def _topics_of(group: m.DescribedConsumerGroup) -> set[str]:
+    names = set()
+    for member in group.members:
+        names.update(member.subscribed_topic_names)
+        for assignment in (member.assignment, member.target_assignment):
+            names.update(topic.topic_name for topic in assignment.topic_partitions)
+    return names
+
+
 def offset_commit(
     context: RequestContext, access: Access, request: m.OffsetCommitRequest, handler: Handler
 ) -> Answer:
@@ -115,7 +167,7 @@ def offset_commit(
         return refused(context, ApiKey.OFFSET_COMMIT, request, error)
 
     def error_of(topic: m.OffsetCommitRequestTopic) -> ErrorCode:
-        name = topic_name(context, topic.name, topic.topic_id)
+        name = context.topic_name(topic.name, topic.topic_id)
         return ErrorCode.NONE if name is None else judge(access, Operation.READ, _TOPIC, name)
 
     return split(
@@ -164,7 +216,7 @@ def offset_fetch(
 def _seen(context: RequestContext, access: Access, topics: list[Any], every: bool) -> list[Any]:
     seen = []
     for topic in topics:
-        name = topic_name(context, topic.name, getattr(topic, "topic_id", bytes(16)))
+        name = context.topic_name(topic.name, getattr(topic, "topic_id", bytes(16)))
         error = judge(access, Operation.DESCRIBE, _TOPIC, name) if name is not None else ErrorCode.NONE
         if error and every:
             continue

@@ -1,11 +1,8 @@
 """Guards of what reads and writes records: by topic, before it is known whether the topic exists."""
 
-from uuid import UUID
-
 from tailrace.broker.guards.answers import Answer, judge, refused, split, then
 from tailrace.broker.handlers.context import CloseConnection, Handler, RequestContext
-from tailrace.broker.log import LogError
-from tailrace.broker.protocol import NULL_UUID, ApiKey, ErrorCode
+from tailrace.broker.protocol import ApiKey, ErrorCode
 from tailrace.broker.protocol import messages as m
 from tailrace.broker.records.batch import HEADER_BYTES, read_header
 from tailrace.security.acls import Operation, ResourceType
@@ -14,21 +11,11 @@ from tailrace.security.authorizer import Access
 _TOPIC = ResourceType.TOPIC
 
 
-def topic_name(context: RequestContext, name: str, topic_id: bytes) -> str | None:
-    """The name of a topic asked for by name or id; None: there is no topic with the id."""
-    if topic_id == NULL_UUID:
-        return name
-    try:
-        return context.broker.topics.by_id(UUID(bytes=topic_id)).name
-    except LogError:
-        return None
-
-
 def produce(context: RequestContext, access: Access, request: m.ProduceRequest, handler: Handler) -> Answer:
     """WRITE on each topic; for transactional batches also WRITE on the transactional id (CVE-2018-17196)."""
 
     def error_of(topic: m.TopicProduceData) -> ErrorCode:
-        name = topic_name(context, topic.name, topic.topic_id)
+        name = context.topic_name(topic.name, topic.topic_id)
         # no such id, says the handler
         return ErrorCode.NONE if name is None else judge(access, Operation.WRITE, _TOPIC, name)
 
@@ -62,7 +49,7 @@ def fetch(context: RequestContext, access: Access, request: m.FetchRequest, hand
         return _refused_fetch(request.topics)
 
     def error_of(topic: m.FetchTopic) -> ErrorCode:
-        name = topic_name(context, topic.topic, topic.topic_id)
+        name = context.topic_name(topic.topic, topic.topic_id)
         if name is None or replica >= 0:
             return ErrorCode.NONE
         return judge(access, Operation.READ, _TOPIC, name)

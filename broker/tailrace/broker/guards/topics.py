@@ -1,7 +1,6 @@
 """Guards of topic administration and metadata: what a client may not describe is left out or refused alike."""
 
 from tailrace.broker.guards.answers import Answer, judge, split, then
-from tailrace.broker.guards.records import topic_name
 from tailrace.broker.handlers.context import Handler, RequestContext
 from tailrace.broker.protocol import NULL_UUID, ApiKey, ErrorCode
 from tailrace.broker.protocol import messages as m
@@ -57,7 +56,7 @@ def _metadata_error(
     context: RequestContext, access: Access, request: m.MetadataRequest, wanted: m.MetadataRequestTopic
 ) -> ErrorCode:
     by_id = wanted.topic_id != NULL_UUID
-    name = topic_name(context, wanted.name or "", wanted.topic_id)
+    name = context.topic_name(wanted.name or "", wanted.topic_id)
     if name is None:
         return ErrorCode.NONE  # no such id, says the handler
     if not access.may(Operation.DESCRIBE, _TOPIC, name):
@@ -159,7 +158,7 @@ def delete_topics(
     """DELETE on each topic; a name is told for an id only with DESCRIBE."""
 
     def error_of(wanted: m.DeleteTopicState) -> ErrorCode:
-        name = topic_name(context, wanted.name or "", wanted.topic_id)
+        name = context.topic_name(wanted.name or "", wanted.topic_id)
         if name is None:
             return ErrorCode.NONE  # no such id, says the handler
         return judge(access, Operation.DELETE, _TOPIC, name)

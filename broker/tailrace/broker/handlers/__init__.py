@@ -8,6 +8,7 @@ from tailrace.broker.handlers import (
     api_versions,
     cluster,
     configs,
+    consumer_groups,
     describe_transactions,
     fetch,
     groups,
@@ -74,6 +75,8 @@ HANDLERS: dict[ApiKey, Handler] = {
     ApiKey.DESCRIBE_PRODUCERS: describe_transactions.describe_producers,
     ApiKey.DESCRIBE_TRANSACTIONS: describe_transactions.describe_transactions,
     ApiKey.LIST_TRANSACTIONS: describe_transactions.list_transactions,
+    ApiKey.CONSUMER_GROUP_HEARTBEAT: consumer_groups.consumer_group_heartbeat,
+    ApiKey.CONSUMER_GROUP_DESCRIBE: consumer_groups.consumer_group_describe,
     ApiKey.LIST_CONFIG_RESOURCES: cluster.list_config_resources,
     ApiKey.DESCRIBE_TOPIC_PARTITIONS: metadata.describe_topic_partitions,
 }

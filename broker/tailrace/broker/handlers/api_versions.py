@@ -15,8 +15,11 @@ from tailrace.broker.protocol.messages import (
 
 _SOFTWARE = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?")
 _FIRST_VERSION_WITH_SOFTWARE = 3
+_FIRST_VERSION_WITH_LEVEL_0 = 4
 _TRANSACTION_VERSION = "transaction.version"
 _NEWEST_TRANSACTION_VERSION = 2
+_GROUP_VERSION = "group.version"  # 1: the consumer protocol (KIP-848)
+_NEWEST_GROUP_VERSION = 1
 _served: list[ApiKey] = []
 
 
@@ -29,10 +32,19 @@ def _advertised() -> list[ApiVersion]:
     return [ApiVersion(int(key), *API_VERSIONS[key]) for key in _served]
 
 
+def _supported(version: int) -> list[SupportedFeatureKey]:
+    """Clients that ask before version 4 cannot read a level 0."""
+    lowest = 0 if version >= _FIRST_VERSION_WITH_LEVEL_0 else 1
+    return [
+        SupportedFeatureKey(_GROUP_VERSION, lowest, _NEWEST_GROUP_VERSION),
+        SupportedFeatureKey(_TRANSACTION_VERSION, lowest, _NEWEST_TRANSACTION_VERSION),
+    ]
+
+
 def _finalized(config: BrokerConfig) -> list[FinalizedFeatureKey]:
     """Level 0 is not told, as Kafka does: clients then stay with the classic transaction protocol."""
-    level = config.transaction_version
-    return [FinalizedFeatureKey(_TRANSACTION_VERSION, level, level)] if level else []
+    levels = {_GROUP_VERSION: _NEWEST_GROUP_VERSION, _TRANSACTION_VERSION: config.transaction_version}
+    return [FinalizedFeatureKey(name, level, level) for name, level in levels.items() if level]
 
 
 def api_versions(context: RequestContext, request: ApiVersionsRequest) -> ApiVersionsResponse:
@@ -42,7 +54,7 @@ def api_versions(context: RequestContext, request: ApiVersionsRequest) -> ApiVer
         return ApiVersionsResponse(error_code=ErrorCode.INVALID_REQUEST)
     return ApiVersionsResponse(
         api_keys=_advertised(),
-        supported_features=[SupportedFeatureKey(_TRANSACTION_VERSION, 0, _NEWEST_TRANSACTION_VERSION)],
+        supported_features=_supported(context.version),
         finalized_features_epoch=0,
         finalized_features=_finalized(context.broker.config),
     )

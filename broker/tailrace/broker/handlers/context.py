@@ -3,9 +3,12 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from tailrace.broker.broker import Broker
 from tailrace.broker.caller import ANYBODY, Caller
+from tailrace.broker.log import LogError
+from tailrace.broker.protocol import NULL_UUID
 from tailrace.security.authorizer import Access
 from tailrace.security.principals import Principal
 
@@ -34,6 +37,15 @@ class RequestContext:
     def address(self) -> tuple[str, int]:
         """Host and port of this broker as this client reaches it."""
         return self.caller.advertised or (self.broker.host, self.broker.port)
+
+    def topic_name(self, name: str, topic_id: bytes) -> str | None:
+        """The name of a topic asked for by name or id; None: there is no topic with the id."""
+        if topic_id == NULL_UUID:
+            return name
+        try:
+            return self.broker.topics.by_id(UUID(bytes=topic_id)).name
+        except LogError:
+            return None
 
 
 # A handler returns the response, or what becomes the response when awaited; None: no answer is sent (acks=0).

@@ -1,4 +1,7 @@
-"""FindCoordinator (10) and the classic group protocol: JoinGroup (11) to ListGroups (16), DeleteGroups (42)."""
+"""FindCoordinator (10) and the classic group protocol: JoinGroup (11) to ListGroups (16), DeleteGroups (42).
+
+LeaveGroup, ListGroups and DeleteGroups are for groups of the consumer protocol too.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -46,7 +49,7 @@ _GROUP, _TRANSACTION = 0, 1
 _FIRST_VERSION_WITH_KEYS = 4
 _GROUP_OPERATIONS = sum(1 << operation for operation in (3, 6, 8))
 _NOT_ASKED = -(2**31)
-_CLASSIC = "classic"
+_CLASSIC, _CONSUMER = "classic", "consumer"
 
 _Result = TypeVar("_Result")
 
@@ -70,7 +73,12 @@ def find_coordinator(context: RequestContext, request: FindCoordinatorRequest) -
 
 async def join_group(context: RequestContext, request: JoinGroupRequest) -> JoinGroupResponse:
     """Answered when the rebalance completes, or at once where there is none."""
-    groups = context.broker.group_log.groups
+    log = context.broker.group_log
+    error = log.make_way_for_classic(request.group_id)
+    if error:
+        unknown = ErrorCode.UNKNOWN_MEMBER_ID if request.member_id else error
+        return JoinGroupResponse(0, unknown, -1, protocol_name="", member_id=request.member_id)
+    groups = log.groups
     rebalance_ms = request.rebalance_timeout_ms
     join = JoinRequest(
         request.group_id,
@@ -141,16 +149,18 @@ def heartbeat(context: RequestContext, request: HeartbeatRequest) -> HeartbeatRe
     return HeartbeatResponse(0, error)
 
 
-def leave_group(context: RequestContext, request: LeaveGroupRequest) -> LeaveGroupResponse:
-    """One member before v3, several after; each with its own error."""
-    groups, now_ms = context.broker.group_log.groups, context.broker.clock.now_ms()
+async def leave_group(context: RequestContext, request: LeaveGroupRequest) -> LeaveGroupResponse:
+    """One member before v3, several after; each with its own error.  Members of both protocols can be removed."""
+    log = context.broker.group_log
     if not request.group_id:
         return LeaveGroupResponse(0, ErrorCode.INVALID_GROUP_ID)
     single = context.version < 3
     members = [LeaveGroupMember(request.member_id)] if single else request.members
-    errors = groups.leave(
-        request.group_id, [(member.member_id, member.group_instance_id) for member in members], now_ms
-    )
+    leaving = [(member.member_id, member.group_instance_id) for member in members]
+    if log.consumer_groups.get(request.group_id) is not None:
+        errors = await log.leave_consumer_group(request.group_id, leaving)
+    else:
+        errors = log.groups.leave(request.group_id, leaving, context.broker.clock.now_ms())
     if single:
         return LeaveGroupResponse(0, errors[0])
     return LeaveGroupResponse(
@@ -162,17 +172,19 @@ def leave_group(context: RequestContext, request: LeaveGroupRequest) -> LeaveGro
 
 
 def describe_groups(context: RequestContext, request: DescribeGroupsRequest) -> DescribeGroupsResponse:
-    """State, protocol and members; a group that does not exist is Dead."""
+    """State, protocol and members of classic groups; a group that does not exist is Dead."""
     operations = _GROUP_OPERATIONS if request.include_authorized_operations else _NOT_ASKED
     described = []
     for group_id in request.groups:
         group = context.broker.group_log.groups.get(group_id)
         if group is None:
             missing = ErrorCode.GROUP_ID_NOT_FOUND if context.version >= 6 else ErrorCode.NONE
+            other = context.broker.group_log.consumer_groups.get(group_id) is not None
+            text = f"Group {group_id} is not a classic group." if other else f"Group {group_id} not found."
             described.append(
                 DescribedGroup(
                     missing,
-                    f"there is no group {group_id!r}" if missing else None,
+                    text if missing else None,
                     group_id,
                     GroupState.DEAD.value,
                     authorized_operations=operations,
@@ -211,12 +223,22 @@ def list_groups(context: RequestContext, request: ListGroupsRequest) -> ListGrou
     """Every group, or those in the given states (any letter case) and of the given types."""
     states = {state.lower() for state in request.states_filter}
     types = {kind.lower() for kind in request.types_filter}
+    log = context.broker.group_log
     listed = [
         ListedGroup(group.group_id, group.protocol_type or "", group.state.value, _CLASSIC)
-        for group in context.broker.group_log.groups
-        if (not states or group.state.value.lower() in states) and (not types or _CLASSIC in types)
+        for group in log.groups
     ]
-    return ListGroupsResponse(groups=listed)
+    listed += [
+        ListedGroup(group.group_id, _CONSUMER, group.state.value, _CONSUMER) for group in log.consumer_groups
+    ]
+    return ListGroupsResponse(
+        groups=[
+            group
+            for group in listed
+            if (not states or group.group_state.lower() in states)
+            and (not types or group.group_type.lower() in types)
+        ]
+    )
 
 
 async def delete_groups(context: RequestContext, request: DeleteGroupsRequest) -> DeleteGroupsResponse:
@@ -230,15 +252,16 @@ async def delete_groups(context: RequestContext, request: DeleteGroupsRequest) -
 
 
 async def _delete(context: RequestContext, group_id: str) -> ErrorCode:
-    group = context.broker.group_log.groups.get(group_id)
+    log = context.broker.group_log
+    classic, consumer = log.groups.get(group_id), log.consumer_groups.get(group_id)
     if not group_id:
         return ErrorCode.INVALID_GROUP_ID
-    if group is None:
+    if classic is None and consumer is None:
         return ErrorCode.GROUP_ID_NOT_FOUND
-    if group.state is not GroupState.EMPTY:
+    if (classic and classic.state is not GroupState.EMPTY) or (consumer and consumer.subscriptions):
         return ErrorCode.NON_EMPTY_GROUP
     try:
-        await context.broker.group_log.delete_group(group_id)
+        await log.delete_group(group_id)
     except LogError as error:
         return error.code
     return ErrorCode.NONE

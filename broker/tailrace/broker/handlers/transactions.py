@@ -4,7 +4,7 @@ from tailrace.broker.coordinator.internal_topic import CONSUMER_OFFSETS
 from tailrace.broker.coordinator.schemas import OffsetValue
 from tailrace.broker.coordinator.transaction import EPOCH_BUMP_VERSION
 from tailrace.broker.handlers.context import RequestContext
-from tailrace.broker.handlers.offsets import Place, check_place, storage_error_of_offsets
+from tailrace.broker.handlers.offsets import Place, check_ownership, check_place, storage_error_of_offsets
 from tailrace.broker.log import LogError
 from tailrace.broker.protocol import ErrorCode
 from tailrace.broker.protocol.messages import (
@@ -125,13 +125,17 @@ async def txn_offset_commit(
     for topic in request.topics:
         for part in topic.partitions:
             place = (topic.name, part.partition_index)
-            errors[place] = code or check_place(context, place, part.committed_metadata)
+            errors[place] = (
+                code
+                or check_place(context, place, part.committed_metadata)
+                or _check_ownership(context, request, place)
+            )
             if errors[place] is ErrorCode.NONE:
                 offsets[place] = OffsetValue(
                     part.committed_offset, part.committed_leader_epoch, part.committed_metadata or "", now_ms
                 )
     if offsets:
-        log.groups.ensure(request.group_id, now_ms)
+        log.ensure(request.group_id, now_ms)
         try:
             await log.commit_in_transaction(
                 request.group_id, request.producer_id, request.producer_epoch, offsets
@@ -181,14 +185,22 @@ def _check(context: RequestContext, request: TxnOffsetCommitRequest, now_ms: int
         return ErrorCode.COORDINATOR_NOT_AVAILABLE  # retriable, and known to every client version
     if error is not ErrorCode.NONE:
         return error
-    error = log.groups.check_commit(
-        request.group_id,
-        request.member_id,
-        request.group_instance_id,
-        request.generation_id,
-        now_ms,
-        transactional=True,
-    )
+    who = (request.group_id, request.member_id, request.group_instance_id, request.generation_id)
+    if log.consumer_groups.get(request.group_id) is None:
+        error = log.groups.check_commit(*who, now_ms, transactional=True)
+    else:
+        error = _without_stale(log.consumer_groups.check_commit(*who, transactional=True))
     if context.version < 3 and error is not ErrorCode.NONE:  # KIP-447 came with v3
         return ErrorCode.ILLEGAL_GENERATION
     return error
+
+
+def _check_ownership(context: RequestContext, request: TxnOffsetCommitRequest, place: Place) -> ErrorCode:
+    return _without_stale(
+        check_ownership(context, request.group_id, request.member_id, request.generation_id, place)
+    )
+
+
+def _without_stale(error: ErrorCode) -> ErrorCode:
+    """Producers know a stale member epoch by its older name."""
+    return ErrorCode.ILLEGAL_GENERATION if error is ErrorCode.STALE_MEMBER_EPOCH else error

@@ -87,16 +87,14 @@ def take_snapshot(broker: Broker) -> Snapshot:
         partitions=[_partition(log, began, now_ms) for log in broker.logs.partitions()],
         offline=list(broker.logs.offline()),
         groups=[
-            GroupNumbers(
-                group.group_id,
-                group.state.value,
-                len(group.members),
-                {
-                    place: offset.value.offset
-                    for place, offset in broker.group_log.offsets.of_group(group.group_id).items()
-                },
-            )
-            for group in broker.group_log.groups
+            *(
+                _group(broker, group.group_id, group.state.value, len(group.members))
+                for group in broker.group_log.groups
+            ),
+            *(
+                _group(broker, group.group_id, group.state.value, len(group.subscriptions))
+                for group in broker.group_log.consumer_groups
+            ),
         ],
         transactions=states,
         oldest_transaction_s=max(0, now_ms - min(began.values(), default=now_ms)) / 1000,
@@ -108,6 +106,13 @@ def take_snapshot(broker: Broker) -> Snapshot:
         flush_backlog_partitions=flusher.backlog,
         flush_backlog_s=flusher.backlog_age_s(time.monotonic()),
         topics=len(broker.topics.all()),
+    )
+
+
+def _group(broker: Broker, group_id: str, state: str, members: int) -> GroupNumbers:
+    offsets = broker.group_log.offsets.of_group(group_id)
+    return GroupNumbers(
+        group_id, state, members, {place: offset.value.offset for place, offset in offsets.items()}
     )
 
 

@@ -1,9 +1,8 @@
 """Which APIs there are, their versions on the wire, and which of them this broker serves.
 
 `API_VERSIONS` is what ApiVersions answers.  It follows Apache Kafka 4.x, minimum and maximum, but for what
-needs KIP-848 (OffsetCommit 10, OffsetFetch 10), or is spoken between brokers only (AddPartitionsToTxn 4+).  Produce is
-advertised from 0 although 0-2 are refused: librdkafka switches its compression codecs off unless it
-sees 0 (KAFKA-18659).
+is spoken between brokers only (AddPartitionsToTxn 4+).  Produce is advertised from 0 although 0-2 are refused:
+librdkafka switches its compression codecs off unless it sees 0 (KAFKA-18659).
 """
 
 from dataclasses import dataclass
@@ -64,6 +63,8 @@ class ApiKey(IntEnum):
     DESCRIBE_PRODUCERS = 61
     DESCRIBE_TRANSACTIONS = 65
     LIST_TRANSACTIONS = 66
+    CONSUMER_GROUP_HEARTBEAT = 68
+    CONSUMER_GROUP_DESCRIBE = 69
     LIST_CONFIG_RESOURCES = 74
     DESCRIBE_TOPIC_PARTITIONS = 75
 
@@ -91,8 +92,8 @@ APIS: dict[ApiKey, Api] = {
     ApiKey.FETCH: _api(m.FetchRequest, m.FetchResponse, "4-18", "12+"),
     ApiKey.LIST_OFFSETS: _api(m.ListOffsetsRequest, m.ListOffsetsResponse, "1-11", "6+"),
     ApiKey.METADATA: _api(m.MetadataRequest, m.MetadataResponse, "0-13", "9+"),
-    ApiKey.OFFSET_COMMIT: _api(m.OffsetCommitRequest, m.OffsetCommitResponse, "2-10", "8+", served="2-9"),
-    ApiKey.OFFSET_FETCH: _api(m.OffsetFetchRequest, m.OffsetFetchResponse, "1-10", "6+", served="1-9"),
+    ApiKey.OFFSET_COMMIT: _api(m.OffsetCommitRequest, m.OffsetCommitResponse, "2-10", "8+"),
+    ApiKey.OFFSET_FETCH: _api(m.OffsetFetchRequest, m.OffsetFetchResponse, "1-10", "6+"),
     ApiKey.FIND_COORDINATOR: _api(m.FindCoordinatorRequest, m.FindCoordinatorResponse, "0-6", "3+"),
     ApiKey.JOIN_GROUP: _api(m.JoinGroupRequest, m.JoinGroupResponse, "0-9", "6+"),
     ApiKey.HEARTBEAT: _api(m.HeartbeatRequest, m.HeartbeatResponse, "0-4", "4+"),
@@ -155,6 +156,12 @@ APIS: dict[ApiKey, Api] = {
         m.DescribeTransactionsRequest, m.DescribeTransactionsResponse, "0", "0+"
     ),
     ApiKey.LIST_TRANSACTIONS: _api(m.ListTransactionsRequest, m.ListTransactionsResponse, "0-2", "0+"),
+    ApiKey.CONSUMER_GROUP_HEARTBEAT: _api(
+        m.ConsumerGroupHeartbeatRequest, m.ConsumerGroupHeartbeatResponse, "0-1", "0+"
+    ),
+    ApiKey.CONSUMER_GROUP_DESCRIBE: _api(
+        m.ConsumerGroupDescribeRequest, m.ConsumerGroupDescribeResponse, "0-1", "0+"
+    ),
     ApiKey.LIST_CONFIG_RESOURCES: _api(
         m.ListConfigResourcesRequest, m.ListConfigResourcesResponse, "0-1", "0+"
     ),

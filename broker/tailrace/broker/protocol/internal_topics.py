@@ -2,6 +2,7 @@
 
     __consumer_offsets    key v0/v1  OffsetCommitKey     value OffsetCommitValue
                           key v2     GroupMetadataKey    value GroupMetadataValue
+                          key v3-8, v16                  see `consumer_group_records`
     __transaction_state   key v0     TransactionLogKey   value TransactionLogValue
 
 A null value is a tombstone.  Written versions: offset commit key 1 and value 3, group metadata key 2 and
@@ -12,8 +13,9 @@ Sources: the record schemas of Kafka's group and transaction coordinators, KIP-9
 """
 
 import struct
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
+from tailrace.broker.protocol import consumer_group_records as g
 from tailrace.broker.protocol.codec import decoder, encoder
 from tailrace.broker.protocol.errors import MalformedMessageError
 from tailrace.broker.protocol.fields import (
@@ -125,9 +127,36 @@ _SCHEMAS: dict[type, tuple[Versions, int, Versions]] = {
     OffsetCommitValue: (Versions(0, 4), 3, Versions.parse("4+")),
     GroupMetadataKey: (Versions(2, 2), 2, Versions.parse("")),
     GroupMetadataValue: (Versions(0, 4), 3, Versions.parse("4+")),
+    g.ConsumerGroupMetadataKey: (Versions(3, 3), 3, Versions.parse("")),
+    g.ConsumerGroupMetadataValue: (Versions(0, 0), 0, Versions.parse("0+")),
+    g.ConsumerGroupPartitionMetadataKey: (Versions(4, 4), 4, Versions.parse("")),
+    g.ConsumerGroupPartitionMetadataValue: (Versions(0, 0), 0, Versions.parse("0+")),
+    g.ConsumerGroupMemberMetadataKey: (Versions(5, 5), 5, Versions.parse("")),
+    g.ConsumerGroupMemberMetadataValue: (Versions(0, 0), 0, Versions.parse("0+")),
+    g.ConsumerGroupTargetAssignmentMetadataKey: (Versions(6, 6), 6, Versions.parse("")),
+    g.ConsumerGroupTargetAssignmentMetadataValue: (Versions(0, 0), 0, Versions.parse("0+")),
+    g.ConsumerGroupTargetAssignmentMemberKey: (Versions(7, 7), 7, Versions.parse("")),
+    g.ConsumerGroupTargetAssignmentMemberValue: (Versions(0, 0), 0, Versions.parse("0+")),
+    g.ConsumerGroupCurrentMemberAssignmentKey: (Versions(8, 8), 8, Versions.parse("")),
+    g.ConsumerGroupCurrentMemberAssignmentValue: (Versions(0, 0), 0, Versions.parse("0+")),
+    g.ConsumerGroupRegularExpressionKey: (Versions(16, 16), 16, Versions.parse("")),
+    g.ConsumerGroupRegularExpressionValue: (Versions(0, 0), 0, Versions.parse("0+")),
     TransactionLogKey: (Versions(0, 0), 0, Versions.parse("")),
     TransactionLogValue: (Versions(0, 1), 0, Versions.parse("1+")),
 }
+
+
+ConsumerGroupKey = (
+    g.ConsumerGroupMetadataKey
+    | g.ConsumerGroupPartitionMetadataKey
+    | g.ConsumerGroupMemberMetadataKey
+    | g.ConsumerGroupTargetAssignmentMetadataKey
+    | g.ConsumerGroupTargetAssignmentMemberKey
+    | g.ConsumerGroupCurrentMemberAssignmentKey
+    | g.ConsumerGroupRegularExpressionKey
+)
+
+_OFFSETS_KEYS: tuple[type, ...] = (OffsetCommitKey, GroupMetadataKey, *get_args(ConsumerGroupKey))
 
 
 def encode_record(record: Any, version: int | None = None) -> bytes:
@@ -139,34 +168,31 @@ def encode_record(record: Any, version: int | None = None) -> bytes:
     return bytes(encoder(type(record), version, version in flexible)(record, out, parts))
 
 
-def decode_offsets_key(key: Buffer) -> OffsetCommitKey | GroupMetadataKey | None:
+def decode_offsets_key(key: Buffer) -> OffsetCommitKey | GroupMetadataKey | ConsumerGroupKey | None:
     """The key of a `__consumer_offsets` record, None for a kind newer than these."""
     version = _version(key)
-    if version in _SCHEMAS[OffsetCommitKey][0]:
-        return _decode(OffsetCommitKey, key)
-    if version in _SCHEMAS[GroupMetadataKey][0]:
-        return _decode(GroupMetadataKey, key)
-    return None
+    kind = next((cls for cls in _OFFSETS_KEYS if version in _SCHEMAS[cls][0]), None)
+    return None if kind is None else decode_record(kind, key)
 
 
 def decode_offset_commit_value(value: Buffer) -> OffsetCommitValue:
     """The value of an offset commit record."""
-    return _decode(OffsetCommitValue, value)
+    return decode_record(OffsetCommitValue, value)
 
 
 def decode_group_metadata_value(value: Buffer) -> GroupMetadataValue:
     """The value of a group metadata record."""
-    return _decode(GroupMetadataValue, value)
+    return decode_record(GroupMetadataValue, value)
 
 
 def decode_transaction_log_key(key: Buffer) -> TransactionLogKey:
     """The key of a `__transaction_state` record."""
-    return _decode(TransactionLogKey, key)
+    return decode_record(TransactionLogKey, key)
 
 
 def decode_transaction_log_value(value: Buffer) -> TransactionLogValue:
     """The value of a `__transaction_state` record."""
-    return _decode(TransactionLogValue, value)
+    return decode_record(TransactionLogValue, value)
 
 
 def _version(data: Buffer) -> int:
@@ -177,7 +203,8 @@ def _version(data: Buffer) -> int:
     return version
 
 
-def _decode(cls: type[_Record], data: Buffer) -> _Record:
+def decode_record(cls: type[_Record], data: Buffer) -> _Record:
+    """The key or value of an internal topic's record, of the given kind."""
     version = _version(data)
     readable, _, flexible = _SCHEMAS[cls]
     if version not in readable:

@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.broker.log.harness import NOW_MS, ManualClock
 
+from tailrace.broker.coordinator.consumer_group.catalog import TopicCatalog
+from tailrace.broker.coordinator.consumer_group.coordinator import ConsumerGroupLimits
 from tailrace.broker.coordinator.group import GroupState, JoinRequest, SyncRequest
 from tailrace.broker.coordinator.group_log import GroupLog
 from tailrace.broker.coordinator.internal_topic import CONSUMER_OFFSETS, InternalTopic
@@ -39,7 +41,9 @@ class Node:
             flusher=self.flusher,
             clock=self.clock,
         )
-        self.log = GroupLog(topic, GroupLimits(), self.clock)
+        self.log = GroupLog(
+            topic, GroupLimits(), ConsumerGroupLimits(), TopicCatalog(self.topics), self.clock
+        )
         self.markers = Markers(
             topics=self.topics,
             logs=self.logs,

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from tests.unit.broker.coordinator.consumer_group.world import state_of
 from tests.unit.broker.coordinator.test_group_log import Node
 from tests.unit.broker.log.harness import NOW_MS
 
@@ -77,6 +78,7 @@ class FullNode(Node):
         logs = {(log.topic, log.partition): log for log in self.logs.partitions()}
         return {
             "offsets": self.offsets(),
+            "consumer groups": state_of(self.log.consumer_groups),
             "unstable": self.unstable(),
             "transactions": {
                 txn.transactional_id: txn.state for txn in self.transactions if txn.state.epoch >= 0
@@ -226,6 +228,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
         self.node.full = set()
         await self.node.transactions.tick()
         self.node.log.groups.tick(self.node.clock.now_ms())
+        self.node.log.consumer_groups.tick(self.node.clock.now_ms())
         await asyncio.gather(*self.node.log._writing)
 
     # -- offsets ---------------------------------------------------------------------------------------
@@ -236,7 +239,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
 
     @rule(group=GROUPS, partition=PLACES)
     def commit_offset(self, group: str, partition: int) -> None:
-        self.node.log.groups.ensure(group, self.node.clock.now_ms())
+        self.node.log.ensure(group, self.node.clock.now_ms())
         self.run(self.node.log.commit(group, {(TOPIC, partition): self._value()}))
 
     @rule(group=GROUPS, partition=PLACES, name=NAMES)
@@ -249,7 +252,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
 
         async def commit() -> None:
             if await self.node.transactions.join(*arguments, [place]) is ErrorCode.NONE:
-                self.node.log.groups.ensure(group, self.node.clock.now_ms())
+                self.node.log.ensure(group, self.node.clock.now_ms())
                 offsets = {(TOPIC, partition): self._value()}
                 await self.node.log.commit_in_transaction(group, who.producer_id, who.epoch, offsets)
 
@@ -273,6 +276,8 @@ class CoordinatorMachine(RuleBasedStateMachine):
 
     @rule(group=GROUPS, instance=st.sampled_from([None, None, "i"]), back=st.booleans())
     def join(self, group: str, instance: str | None, back: bool) -> None:
+        if self.node.log.make_way_for_classic(group) is not ErrorCode.NONE:
+            return
         found = self.node.log.groups.get(group)
         old = next(iter(found.members), "") if found and back and instance is None else ""
         if old and found and found.members[old].instance_id is not None:

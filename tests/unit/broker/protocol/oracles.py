@@ -31,6 +31,9 @@ def _kafka_python_classes() -> dict[tuple[int, str], Any]:
 KAFKA_PYTHON = _kafka_python_classes()
 """kafka-python's message class by (API key, "request" or "response")."""
 
+KAFKA_PYTHON_APIS = [key for key in APIS if (key, "request") in KAFKA_PYTHON]
+"""The APIs that kafka-python has; kio has all."""
+
 
 def kio_class(key: ApiKey, kind: str, version: int) -> Any:
     """kio's message class."""

@@ -7,6 +7,7 @@ their API's name here.  Which versions exist and which the broker advertises: `t
 from tailrace.broker.protocol.messages.acls import *
 from tailrace.broker.protocol.messages.cluster import *
 from tailrace.broker.protocol.messages.configs import *
+from tailrace.broker.protocol.messages.consumer_groups import *
 from tailrace.broker.protocol.messages.fetch import *
 from tailrace.broker.protocol.messages.group_offsets import *
 from tailrace.broker.protocol.messages.groups import *

@@ -1,0 +1,73 @@
+"""Groups of both protocols on one real log: a restart finds them, whatever was compacted and whoever came between."""
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import rule
+from tests.unit.broker.coordinator.test_replay import GROUPS, TOPIC, CoordinatorMachine
+
+from tailrace.broker.coordinator.consumer_group.heartbeat import Answer, Heartbeat
+
+MEMBERS = st.sampled_from(["m", "n", "o"])
+EPOCHS = st.sampled_from(["join", "go on", "acknowledge", "leave", "away"])
+
+
+class BothProtocolsMachine(CoordinatorMachine):
+    """The clients of the coordinators, and members of the consumer protocol in the same groups."""
+
+    @rule(group=GROUPS, member=MEMBERS, step=EPOCHS, static=st.booleans(), pattern=st.booleans())
+    def heartbeat(self, group: str, member: str, step: str, static: bool, pattern: bool) -> None:
+        found = self.node.log.consumer_groups.get(group)
+        progress = found.progress_of(member) if found else None
+        epoch = {"join": 0, "leave": -1, "away": -2}.get(step, progress.epoch if progress else 1)
+        said = Heartbeat(
+            group,
+            member,
+            epoch,
+            "i" if static else None,
+            rebalance_timeout_ms=30_000 if step == "join" else -1,
+            topics=frozenset({TOPIC, "later"}) if step == "join" and not pattern else None,
+            pattern="l.*|t" if step == "join" and pattern else None,
+            owned=frozenset(progress.assigned if progress and step == "acknowledge" else ())
+            if step in ("join", "acknowledge")
+            else None,
+        )
+
+        async def told() -> Answer:
+            return await self.node.log.heartbeat(said)
+
+        self.run(told())
+
+    @rule(group=GROUPS)
+    def remove_members(self, group: str) -> None:
+        found = self.node.log.consumer_groups.get(group)
+        if found is not None:
+            leaving = [(member_id, None) for member_id in found.subscriptions]
+
+            async def left() -> None:
+                await self.node.log.leave_consumer_group(group, [*leaving, ("", "i")])
+
+            self.run(left())
+
+    @rule(group=GROUPS)
+    def delete_consumer_group(self, group: str) -> None:
+        found = self.node.log.consumer_groups.get(group)
+        if found is not None and not found.subscriptions:
+            self.run(self.node.log.delete_group(group))
+
+    @rule(there=st.booleans())
+    def change_topics(self, there: bool) -> None:
+        if there and self.node.topics.find("later") is None:
+            self.node.topics.create("later", 1, {})
+        elif self.node.topics.find("later") is not None:
+            self.node.topics.delete("later")
+
+    @rule(group=GROUPS)
+    def no_group_is_of_two_kinds(self, group: str) -> None:
+        log = self.node.log
+        assert log.groups.get(group) is None or log.consumer_groups.get(group) is None
+
+
+TestLiveStateOfBothProtocolsIsReplayedState = BothProtocolsMachine.TestCase
+TestLiveStateOfBothProtocolsIsReplayedState.settings = settings(
+    max_examples=25, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+)
