@@ -1,5 +1,6 @@
 """A small client of a Confluent-compatible registry: what our parts need, with the answers that never change cached."""
 
+import base64
 import http.client
 import json
 import threading
@@ -8,8 +9,15 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from tailrace.changes.errors import ConfigError, TailraceError
+from tailrace.security.listeners import is_loopback
+from tailrace.security.secrets import Secret
 
 MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
+_FIXES = {
+    401: "check basic.auth.user.info",
+    403: "give this user rights on the subject, or use another one: basic.auth.user.info",
+    409: "change the schema, or set the subject's compatibility level",
+}
 
 
 class RegistryRefusedError(TailraceError):
@@ -27,6 +35,20 @@ class RegistryUnavailableError(TailraceError):
     retriable = True
 
 
+def check_login(url: str, login: Secret | None) -> None:
+    """Raise ConfigError for a login that is none, or that would be shown to the network."""
+    if login is None:
+        return
+    if not login.reveal().partition(":")[1]:
+        raise ConfigError("basic.auth.user.info is not user:password")
+    parts = urlsplit(url)
+    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+        raise ConfigError(
+            f"basic.auth.user.info would show the password to the network on the way to {url}",
+            fix="use the registry's https address",
+        )
+
+
 class RegistryClient:
     """Registers and reads schemas; safe to use from several threads.
 
@@ -34,10 +56,16 @@ class RegistryClient:
     that does not answer is tried again until `timeout_s` has passed, then RegistryUnavailableError names its address.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 30.0) -> None:
+    def __init__(self, url: str, *, login: Secret | None = None, timeout_s: float = 30.0) -> None:
+        """login: `user:password`, sent over https only, or to this machine.  Raises ConfigError."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"'{url}' is not a registry address", fix="write it like http://127.0.0.1:8081")
+        check_login(url, login)
+        self._headers = {"Content-Type": MEDIA_TYPE, "Accept": MEDIA_TYPE}
+        if login is not None:
+            encoded = base64.b64encode(login.reveal().encode()).decode()
+            self._headers["Authorization"] = f"Basic {encoded}"
         self._url = url
         self._connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._host, self._port, self._prefix = parts.hostname, parts.port, parts.path.rstrip("/")
@@ -106,7 +134,7 @@ class RegistryClient:
                 f"the schema registry at {self._url} refused {verb} {path}: {answer.get('message', status)}",
                 status=status,
                 error_code=int(answer.get("error_code", status)),
-                fix="change the schema, or set the subject's compatibility level" if status == 409 else "",
+                fix=_FIXES.get(status, ""),
             )
         return answer
 
@@ -114,11 +142,12 @@ class RegistryClient:
         if self._connection is None:
             self._connection = self._connect(self._host, self._port, timeout=10)
         payload = None if body is None else json.dumps(body)
-        self._connection.request(
-            verb, self._prefix + path, payload, {"Content-Type": MEDIA_TYPE, "Accept": MEDIA_TYPE}
-        )
+        self._connection.request(verb, self._prefix + path, payload, self._headers)
         response = self._connection.getresponse()
-        return response.status, json.loads(response.read() or b"{}")
+        answer = response.read()
+        if response.status in (401, 403):  # not every proxy that asks for a login speaks JSON
+            return response.status, {"message": response.reason}
+        return response.status, json.loads(answer or b"{}")
 
     def _drop(self) -> None:
         if self._connection is not None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tailrace.broker.client import BrokerError, BrokerUnavailableError, Client
+from tailrace.broker.client import PLAINTEXT, BrokerError, BrokerUnavailableError, Client, ClientSecurity
 from tailrace.broker.protocol.errors import ErrorCode
 from tailrace.changes import ConfigError, TableId, TailraceError, format_lsn
 from tailrace.changes.status import StatusFile
@@ -21,6 +21,7 @@ from tailrace.connectors.prepare import LogNames
 from tailrace.connectors.session import Session
 from tailrace.connectors.source import DiscoveredTable, Source, SourceContext, SourceUnavailable
 from tailrace.registry.client import RegistryClient
+from tailrace.security.secrets import Secret
 
 CRASH_POINTS = (
     "source.before_publication",
@@ -78,6 +79,10 @@ class SourcePartConfig:
     """Partitions of a raw topic that does not exist yet."""
     retention_ms: int = 7 * 24 * 3600 * 1000
     """How long a raw topic keeps its full history; after that the latest row of every key."""
+    security: ClientSecurity = PLAINTEXT
+    """How to connect to the brokers."""
+    registry_login: Secret | None = None
+    """`user:password` of the registry."""
 
 
 def run(config: SourcePartConfig, stop: threading.Event) -> None:
@@ -136,8 +141,10 @@ class _Part:
             config.transformed_tables,
         )
         with (
-            Client(config.bootstrap, client_id=f"tailrace-source-{config.pipeline}") as client,
-            contextlib.closing(RegistryClient(config.registry_url)) as registry,
+            Client(
+                config.bootstrap, client_id=f"tailrace-source-{config.pipeline}", security=config.security
+            ) as client,
+            contextlib.closing(RegistryClient(config.registry_url, login=config.registry_login)) as registry,
         ):
             self._session = session = Session(client, registry, names, source)
             reporter = threading.Thread(target=self._report, args=(session,), name="status")

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tailrace.broker.client import PLAINTEXT, ClientSecurity
+from tailrace.security.secrets import Secret
+
 
 @dataclass(frozen=True, slots=True)
 class UdfConfig:
@@ -49,7 +52,7 @@ class FlinkPartConfig:
     aborted by the broker; it must not exceed the broker's `transaction.max.timeout.ms`.  `requirements` are
     pip requirement lines of the user's functions.  `udf_mode`: `thread` calls Python functions inside the JVM, `process`
     in worker processes, which Flink serves over ports that are not limited to loopback; functions with `batch: arrow`
-    always run there.
+    always run there.  `security`: how to connect to the brokers.  `registry_login`: `user:password` of the registry.
     """
 
     pipeline: str
@@ -62,3 +65,5 @@ class FlinkPartConfig:
     parallelism: int = 1
     requirements: tuple[str, ...] = ()
     udf_mode: Literal["process", "thread"] = "thread"
+    security: ClientSecurity = PLAINTEXT
+    registry_login: Secret | None = None

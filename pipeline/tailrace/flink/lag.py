@@ -7,6 +7,7 @@ from tailrace.broker.client import (
     BrokerError,
     BrokerUnavailableError,
     Client,
+    ClientSecurity,
     Fetcher,
     TopicPartition,
 )
@@ -21,9 +22,11 @@ class Lag:
     Offsets count markers too, so a rest is exact when it is small and a little too high else.
     """
 
-    def __init__(self, bootstrap: str, group: str) -> None:
+    def __init__(self, bootstrap: str, group: str, security: ClientSecurity) -> None:
         # a broker that is down must not hold up the watch over the job
-        self._client = Client(bootstrap, client_id=group, request_timeout_s=5, retry_for_s=1)
+        self._client = Client(
+            bootstrap, client_id=group, security=security, request_timeout_s=5, retry_for_s=1
+        )
         self._group = group
         self._empty: dict[TopicPartition, tuple[int, int]] = {}
         """Per partition the last (from, to) found to hold no row: an idle topic is looked at once."""

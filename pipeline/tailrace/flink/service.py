@@ -87,7 +87,7 @@ def validate(config: FlinkPartConfig, schemas: Sequence[TopicSchemas] = ()) -> t
     """
     tools = _prepare(config.requirements)
     known = {given.topic: given for given in schemas}
-    registry = RegistryClient(config.registry_url)
+    registry = RegistryClient(config.registry_url, login=config.registry_login)
 
     def schemas_of(topic: str) -> TopicSchemas:
         found = known.get(topic) or _look_up(registry, topic)
@@ -154,8 +154,11 @@ class _Session:
     def run(self) -> None:
         """Returns after a clean stop.  Raises JobEnded, RequestFailed, Stopped, TailraceError."""
         pinned = self._state.pinned_schemas() if self._state.newest() else {}
-        registry = RegistryClient(self._config.registry_url)
-        client = Client(self._config.bootstrap, client_id=f"tailrace.{self._config.pipeline}.transform")
+        config = self._config
+        registry = RegistryClient(config.registry_url, login=config.registry_login)
+        client = Client(
+            config.bootstrap, client_id=f"tailrace.{config.pipeline}.transform", security=config.security
+        )
         # started before the schemas are there: Java takes seconds to come up
         process = _process(self._config, self._tools, self._state, self._state.newest(), self._stop)
         try:
@@ -182,7 +185,7 @@ class _Session:
         started = process.ask({"do": "start", "inserts": inserts})
         crash_point("flink.after_job_start")
         monitor = Monitor(started["rest"], started["job_id"])
-        lag = Lag(self._config.bootstrap, group_of(self._config.pipeline))
+        lag = Lag(self._config.bootstrap, group_of(self._config.pipeline), self._config.security)
         try:
             self._watch(process, monitor, lag, planned)
         finally:

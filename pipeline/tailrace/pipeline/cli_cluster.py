@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,28 +23,39 @@ RUN_DIR = click.option(
 )
 
 
+COMMAND_CONFIG = click.option(
+    "--command-config",
+    "command_config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Properties of TLS and login, like security.protocol and sasl.username.",
+)
+
+
 class Cluster:
     """The cluster that a command line means; connected when asked."""
 
-    def __init__(self, bootstrap: str | None, data_dir: Path | None) -> None:
-        self._bootstrap, self._data_dir = bootstrap, data_dir
+    def __init__(self, bootstrap: str | None, data_dir: Path | None, command_config: Path | None) -> None:
+        self._bootstrap, self._data_dir, self._command_config = bootstrap, data_dir, command_config
 
     def endpoints(self, registry_url: str | None = None) -> "Endpoints":
-        """Addresses of broker and registry."""
+        """Addresses of broker and registry, and how to log in there."""
         from tailrace.pipeline.topics import find_endpoints
 
-        return find_endpoints(self._bootstrap, registry_url, self._data_dir)
+        found = find_endpoints(self._bootstrap, registry_url, self._data_dir)
+        if self._command_config is None:
+            return found
+        from tailrace.pipeline.command_config import read_command_config
 
-    def connect(self, bootstrap: str) -> "Client":
-        """A client of the cluster at `bootstrap`."""
-        from tailrace.pipeline.admin.cluster import open_client
-
-        return open_client(bootstrap)
+        login = read_command_config(self._command_config)
+        return replace(found, security=login.security, registry_login=login.registry_login)
 
     @contextmanager
     def client(self) -> Iterator["Client"]:
         """A client that is closed at the end."""
-        with self.connect(self.endpoints().bootstrap) as client:
+        from tailrace.pipeline.admin.cluster import open_client
+
+        with open_client(self.endpoints()) as client:
             yield client
 
 
@@ -51,10 +63,13 @@ def with_cluster(function: Callable[..., int | None]) -> Callable[..., int | Non
     """Give a verb the options that say which cluster is meant, as one `Cluster`."""
 
     @BOOTSTRAP
+    @COMMAND_CONFIG
     @RUN_DIR
     @wraps(function)
-    def run(*args: Any, bootstrap: str | None, data_dir: Path | None, **kwargs: Any) -> int | None:
-        return function(Cluster(bootstrap, data_dir), *args, **kwargs)
+    def run(
+        *args: Any, bootstrap: str | None, command_config: Path | None, data_dir: Path | None, **kwargs: Any
+    ) -> int | None:
+        return function(Cluster(bootstrap, data_dir, command_config), *args, **kwargs)
 
     return run
 

@@ -33,7 +33,7 @@ def topics_describe(cluster: Cluster, topic: str, as_json: bool) -> None:
     """Show partitions, offsets, bytes, configs, readers and schemas of TOPIC."""
     from tailrace.pipeline.topics import describe_topic
 
-    found = describe_topic(cluster.endpoints(), topic, cluster.connect)
+    found = describe_topic(cluster.endpoints(), topic)
     if as_json:
         print_json(found)
         return
@@ -100,5 +100,5 @@ def consume(cluster: Cluster, topic: str, registry_url: str | None, start: str, 
     """Print the committed records of TOPIC as JSON lines, decoded by the registry."""
     from tailrace.pipeline.topics import read_topic
 
-    for record in read_topic(cluster.endpoints(registry_url), topic, start, count, cluster.connect):
+    for record in read_topic(cluster.endpoints(registry_url), topic, start, count):
         click.echo(json.dumps(record, default=str))

@@ -42,6 +42,13 @@ class Document:
         line, column = self.places.get(where, (1, 1))
         self.problems.append(Diagnostic(code, str(self.file), line, column, message, fix))
 
+    def hide(self, path: SpecPath, secret: str) -> None:
+        """Blank a secret out of the line at its path, which a problem beside it would draw."""
+        line, _ = self.places[path]
+        lines = self.text.splitlines(keepends=True)
+        lines[line - 1] = lines[line - 1].replace(secret, "*" * len(secret)) if secret else lines[line - 1]
+        self.text = "".join(lines)
+
     def raise_problems(self) -> None:
         """Raise SpecError when there is any problem."""
         if self.problems:

@@ -11,6 +11,7 @@ from tailrace.changes import ConfigError, TableId
 from tailrace.connectors.plugins import load_source
 from tailrace.pipeline.diagnostics import SpecPath, did_you_mean
 from tailrace.pipeline.document import Document, load_document
+from tailrace.pipeline.load_cluster import ClusterLogin, take_cluster_login
 from tailrace.pipeline.spec import PipelineSpec
 from tailrace.sinks.plugins import load_sink_type
 
@@ -27,12 +28,15 @@ class LoadedSpec:
     tables: tuple[TableId, ...]
     sql_lines: Mapping[str, int]
     """Line of the file where a transform's SQL begins."""
+    cluster: ClusterLogin
+    """How to log in to an external broker and registry."""
 
 
 def load_spec(file: Path, environment: Mapping[str, str] | None = None) -> LoadedSpec:
     """Read, interpolate and check a pipeline file; raise SpecError with every problem it has."""
     document = load_document(file, environment)
     _tables_as_map(document)
+    cluster = take_cluster_login(document)
     spec = _validated(PipelineSpec, document.data, (), document)
     tables = _check_source(document)
     if isinstance(spec, PipelineSpec):
@@ -41,9 +45,8 @@ def load_spec(file: Path, environment: Mapping[str, str] | None = None) -> Loade
     _check_sinks(document)
     document.raise_problems()
     assert isinstance(spec, PipelineSpec)
-    return LoadedSpec(
-        file.resolve(), spec, tables, {name: _sql_line(document, name) for name in spec.transforms}
-    )
+    sql_lines = {name: _sql_line(document, name) for name in spec.transforms}
+    return LoadedSpec(file.resolve(), spec, tables, sql_lines, cluster)
 
 
 def _sql_line(document: Document, transform: str) -> int:

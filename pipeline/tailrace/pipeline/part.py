@@ -106,12 +106,15 @@ def read_endpoints(plan: Plan, data_dir: Path) -> Endpoints | None:
     spec = plan.spec
     if not plan.embedded:
         assert spec.broker.bootstrap and spec.registry.url  # the loader refuses a file without them
-        return Endpoints(spec.broker.bootstrap, spec.registry.url)
+        return Endpoints(
+            spec.broker.bootstrap, spec.registry.url, plan.cluster.security, plan.cluster.registry_login
+        )
     try:
         written = json.loads(endpoints_path(data_dir).read_text())
     except FileNotFoundError:
         return None
-    return Endpoints(written["bootstrap"], spec.registry.url or written["registry_url"])
+    url = spec.registry.url or written["registry_url"]
+    return Endpoints(written["bootstrap"], url, registry_login=plan.cluster.registry_login)
 
 
 def wait_for_endpoints(

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tailrace.broker.client import PLAINTEXT, ClientSecurity
 from tailrace.changes import ConfigError, TableId
 from tailrace.connectors.service import SourcePartConfig
 from tailrace.flink.config import FlinkPartConfig, TransformConfig, UdfConfig
 from tailrace.pipeline.load import LoadedSpec, raw_topic, sink_inputs
+from tailrace.pipeline.load_cluster import ClusterLogin
 from tailrace.pipeline.spec import PipelineSpec, SinkSpec
+from tailrace.security.secrets import Secret
 from tailrace.sinks.service import CommitPolicy, SinkInput, SinkPartConfig
 
 BROKER, SOURCE, TRANSFORM = "broker", "source", "transform"
@@ -17,10 +20,12 @@ BROKER, SOURCE, TRANSFORM = "broker", "source", "transform"
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where the broker and the registry answer."""
+    """Where the broker and the registry answer, and how to log in there."""
 
     bootstrap: str
     registry_url: str
+    security: ClientSecurity = PLAINTEXT
+    registry_login: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,8 @@ class Plan:
     """Raw topic of each source table."""
     sql_lines: Mapping[str, int]
     """Line of the file where a transform's SQL begins."""
+    cluster: ClusterLogin
+    """How to log in to an external broker and registry."""
 
     @property
     def name(self) -> str:
@@ -80,6 +87,8 @@ class Plan:
             control_topic=self.control_topic,
             bootstrap=endpoints.bootstrap,
             registry_url=endpoints.registry_url,
+            security=endpoints.security,
+            registry_login=endpoints.registry_login,
             data_dir=data_dir,
             tables_needing_keys=self.tables_needing_keys(),
             transformed_tables=self.transformed_tables(),
@@ -110,6 +119,8 @@ class Plan:
             ),
             bootstrap=endpoints.bootstrap,
             registry_url=endpoints.registry_url,
+            security=endpoints.security,
+            registry_login=endpoints.registry_login,
             data_dir=data_dir,
             checkpoint_interval_s=self.spec.flink.checkpoint / 1000,
             parallelism=self.spec.flink.parallelism,
@@ -130,6 +141,8 @@ class Plan:
             control_topic=self.control_topic if any(item.table for item in inputs) else None,
             bootstrap=endpoints.bootstrap,
             registry_url=endpoints.registry_url,
+            security=endpoints.security,
+            registry_login=endpoints.registry_login,
             data_dir=data_dir,
             base_dir=self.file.parent,
             commit=CommitPolicy(every=sink.commit.every / 1000, max_rows=sink.commit.max_rows),
@@ -206,4 +219,4 @@ class Plan:
 def make_plan(loaded: LoadedSpec) -> Plan:
     """Resolve a checked spec."""
     topics = {table: raw_topic(loaded.spec, table) for table in loaded.tables}
-    return Plan(loaded.file, loaded.spec, topics, loaded.sql_lines)
+    return Plan(loaded.file, loaded.spec, topics, loaded.sql_lines, loaded.cluster)

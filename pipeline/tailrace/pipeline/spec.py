@@ -73,7 +73,7 @@ class _Plugin(BaseModel):
 
 
 class BrokerSpec(_Model):
-    """Where the log is: our own broker, or a Kafka cluster."""
+    """Where the log is: our own broker, or a Kafka cluster, whose client options (`load_cluster`) stand beside."""
 
     mode: Literal["embedded", "external"] = "embedded"
     bootstrap: str | None = None

@@ -1,25 +1,24 @@
 """Looking into a broker from the command line: topics, offsets, schemas and records."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import fastavro
 
-from tailrace.broker.client import Client, Fetcher
+from tailrace.broker.client import Fetcher
 from tailrace.broker.records.columnar_parse import parse_batches
 from tailrace.changes import ConfigError
 from tailrace.pipeline.admin import topics as admin
+from tailrace.pipeline.admin.cluster import open_client
 from tailrace.pipeline.admin.places import offsets_at, parse_start
 from tailrace.pipeline.plan import Endpoints
 from tailrace.pipeline.status import is_running
 from tailrace.registry.client import RegistryClient
 
 _DEPTHS = ("", "*/", "*/*/")
-
-Connect = Callable[[str], Client]
 
 
 def find_endpoints(
@@ -50,13 +49,13 @@ def find_endpoints(
     return Endpoints(bootstrap or matching[0]["bootstrap"], url)
 
 
-def describe_topic(endpoints: Endpoints, topic: str, connect: Connect) -> dict[str, Any]:
+def describe_topic(endpoints: Endpoints, topic: str) -> dict[str, Any]:
     """What the cluster knows of a topic, and the newest key and value schema."""
-    with connect(endpoints.bootstrap) as client:
+    with open_client(endpoints) as client:
         found = admin.describe_topic(client, topic)
     found["schemas"] = schemas = {}
     if endpoints.registry_url:
-        registry = RegistryClient(endpoints.registry_url)
+        registry = RegistryClient(endpoints.registry_url, login=endpoints.registry_login)
         for subject in (f"{topic}-key", f"{topic}-value"):
             newest = registry.latest(subject)
             if newest is not None:
@@ -65,13 +64,11 @@ def describe_topic(endpoints: Endpoints, topic: str, connect: Connect) -> dict[s
     return found
 
 
-def read_topic(
-    endpoints: Endpoints, topic: str, start: str, count: int | None, connect: Connect
-) -> Iterator[dict[str, Any]]:
+def read_topic(endpoints: Endpoints, topic: str, start: str, count: int | None) -> Iterator[dict[str, Any]]:
     """Committed records, oldest first per partition; with a count of None the topic is followed."""
     where = parse_start(start)
-    client = connect(endpoints.bootstrap)
-    decode = _Decoder(endpoints.registry_url)
+    client = open_client(endpoints)
+    decode = _Decoder(endpoints)
     try:
         places = admin.find_topic(client, topic).partitions
         earliest, latest = admin.ends(client, places)
@@ -103,8 +100,9 @@ def read_topic(
 class _Decoder:
     """Avro in Confluent's framing by the registry; JSON and text as they are; else hexadecimal."""
 
-    def __init__(self, registry_url: str) -> None:
-        self._registry = RegistryClient(registry_url) if registry_url else None
+    def __init__(self, endpoints: Endpoints) -> None:
+        url, login = endpoints.registry_url, endpoints.registry_login
+        self._registry = RegistryClient(url, login=login) if url else None
         self._schemas: dict[int, Any] = {}
 
     def __call__(self, data: bytes | None) -> Any:

@@ -12,13 +12,22 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tailrace.broker.client import EARLIEST, LATEST, Client, InterruptedClientError, TopicPartition
+from tailrace.broker.client import (
+    EARLIEST,
+    LATEST,
+    PLAINTEXT,
+    Client,
+    ClientSecurity,
+    InterruptedClientError,
+    TopicPartition,
+)
 from tailrace.changes import ConfigError, TableId, TableSchema, TailraceError
 from tailrace.changes.status import StatusFile
 from tailrace.registry.avro_schema import avro_to_arrow
 from tailrace.registry.client import RegistryClient
 from tailrace.registry.envelope import SchemaStore
 from tailrace.registry.envelope.decoder import ChangeDecoder
+from tailrace.security.secrets import Secret
 from tailrace.sinks.control import ControlLog
 from tailrace.sinks.feed import TableFeed
 from tailrace.sinks.load import CommitPolicy, LoadLoop
@@ -65,6 +74,8 @@ class SinkPartConfig:
     bootstrap      host:port list of the broker.
     registry_url   http(s) address of the schema registry.
     base_dir       what relative paths in `options` start from.
+    security       how to connect to the brokers.
+    registry_login `user:password` of the registry.
     """
 
     pipeline: str
@@ -78,6 +89,8 @@ class SinkPartConfig:
     data_dir: Path
     base_dir: Path = Path()
     commit: CommitPolicy = field(default_factory=CommitPolicy)
+    security: ClientSecurity = PLAINTEXT
+    registry_login: Secret | None = None
 
 
 def run(config: SinkPartConfig, stop: threading.Event) -> None:
@@ -89,11 +102,15 @@ def run(config: SinkPartConfig, stop: threading.Event) -> None:
     status = StatusFile(config.data_dir, f"sink.{config.sink}")
     status.write("starting")
     sink = make_sink(config)
-    client = Client(config.bootstrap, client_id=f"tailrace-sink-{config.sink}")
+    client = Client(config.bootstrap, client_id=f"tailrace-sink-{config.sink}", security=config.security)
     threading.Thread(target=_interrupt, args=(stop, client), daemon=True).start()
     loop = None
     try:
-        with closing(client), closing(sink), closing(RegistryClient(config.registry_url)) as registry:
+        with (
+            closing(client),
+            closing(sink),
+            closing(RegistryClient(config.registry_url, login=config.registry_login)) as registry,
+        ):
             loop = _open(config, sink, client, registry, status, stop)
             if loop is not None:
                 loop.run(stop)

@@ -1,12 +1,15 @@
 """The pipeline file: every mistake at once, each at its place, with a fix."""
 
+import pickle
 from pathlib import Path
 
 import pytest
 
 from tailrace.pipeline.diagnostics import SpecError
 from tailrace.pipeline.load import load_spec
+from tailrace.pipeline.part import read_endpoints
 from tailrace.pipeline.plan import Endpoints, make_plan
+from tailrace.security.secrets import Secret
 
 MINIMAL = """\
 version: 1
@@ -143,3 +146,110 @@ def test_plugin_options_are_checked_at_their_place(tmp_path: Path) -> None:
     found = problems(tmp_path, MINIMAL + "    pth: x\n")
     assert found[0][:3] == (11, 5, "E202")
     assert "did you mean 'path'?" in found[0][3]
+
+
+CLUSTER = {
+    "security.protocol": "SASL_SSL",
+    "sasl.mechanism": "SCRAM-SHA-512",
+    "sasl.username": "shop",
+    "sasl.password": "${env:KAFKA_PASSWORD}",
+}
+SECRETS = {**ENVIRONMENT, "KAFKA_PASSWORD": "hunter2", "REGISTRY_LOGIN": "shop:hunter3"}
+
+
+def over_kafka(registry: str = 'url: "https://r:8081"', **changes: str | None) -> str:
+    """MINIMAL with its log in a secured Kafka: the two lines of the README; `sasl__password=None` leaves one out."""
+    options = {**CLUSTER, **{name.replace("__", "."): value for name, value in changes.items()}}
+    shown = ", ".join(f'{name}: "{value}"' for name, value in options.items() if value is not None)
+    return f'{MINIMAL}broker: {{mode: external, bootstrap: "k:9093", {shown}}}\nregistry: {{{registry}}}\n'
+
+
+def test_a_secured_kafka_and_registry_take_two_lines_and_every_part_gets_them(tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.yaml"
+    (tmp_path / "ca.pem").write_text("")
+    file.write_text(
+        over_kafka(
+            'url: "https://r:8081", basic.auth.user.info: "${env:REGISTRY_LOGIN}"', ssl__ca__location="ca.pem"
+        )
+    )
+    plan = make_plan(load_spec(file, SECRETS))
+    assert plan.parts() == ("source", "sink.lake")
+    endpoints = read_endpoints(plan, tmp_path)
+    assert endpoints is not None and endpoints.bootstrap == "k:9093"
+    parts = (
+        plan.source_config(tmp_path, endpoints),
+        plan.sink_config("lake", tmp_path, endpoints),
+        plan.flink_config(tmp_path, endpoints),
+    )
+    for config in parts:
+        assert config.security.username == "shop"
+        assert config.security.password == Secret("hunter2")
+        assert config.security.authorities == tmp_path / "ca.pem"
+        assert config.registry_login == Secret("shop:hunter3")
+
+
+def test_no_secret_of_the_cluster_is_in_the_plan(tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(over_kafka('url: "https://r:8081", basic.auth.user.info: "${env:REGISTRY_LOGIN}"'))
+    loaded = load_spec(file, SECRETS)
+    plan = make_plan(loaded)
+    for text in (repr(loaded), repr(plan), str(plan.as_json()), repr(read_endpoints(plan, tmp_path))):
+        assert "hunter" not in text
+    with pytest.raises(TypeError, match="secret"):
+        pickle.dumps(plan)
+
+
+@pytest.mark.parametrize(
+    ("changes", "option", "code", "said"),
+    [
+        ({"sasl__pasword": "x"}, "sasl.pasword", "E202", "did you mean 'sasl.password'?"),
+        ({"sasl__jaas__config": "x"}, "sasl.jaas.config", "E202", "give sasl.username and sasl.password"),
+        ({"security__protocol": "TLS"}, "security.protocol", "E203", "use PLAINTEXT, SSL"),
+        ({"ssl__ca__location": "no.pem"}, "ssl.ca.location", "E203", "there is no file"),
+        ({"security__protocol": None}, "sasl.mechanism", "E301", "set security.protocol to SASL_SSL"),
+        ({"sasl__password": None}, "sasl.mechanism", "E301", "needs sasl.username and sasl.password"),
+    ],
+)
+def test_a_mistake_in_the_options_of_a_cluster_has_its_place(
+    tmp_path: Path, changes: dict[str, str | None], option: str, code: str, said: str
+) -> None:
+    text = over_kafka(**changes)
+    line = MINIMAL.count("\n") + 1
+    column = text.splitlines()[line - 1].index(option) + 1
+    (found,) = problems(tmp_path, text, SECRETS)
+    assert found[:3] == (line, column, code)
+    assert said in found[3]
+
+
+def test_the_options_of_a_cluster_belong_to_an_external_one(tmp_path: Path) -> None:
+    (found,) = problems(tmp_path, MINIMAL + "broker: {security.protocol: SSL}\n")
+    assert found[2] == "E302" and "belongs to mode: external" in found[3]
+    (found,) = problems(tmp_path, MINIMAL + "registry: {basic.auth.user.info: 'a:b'}\n")
+    assert found[2] == "E301" and "needs a registry of its own" in found[3]
+
+
+@pytest.mark.parametrize(
+    ("registry", "said"),
+    [
+        (
+            'url: "http://r:8081", basic.auth.user.info: "${env:REGISTRY_LOGIN}"',
+            "show the password to the network",
+        ),
+        ('url: "https://r:8081", basic.auth.user.info: hunter2', "is not user:password"),
+        ('url: "https://r:8081", basic.auth.user: hunter2', "known here: basic.auth.user.info"),
+    ],
+)
+def test_a_login_of_the_registry_that_cannot_be_used_is_told(
+    tmp_path: Path, registry: str, said: str
+) -> None:
+    (found,) = problems(tmp_path, over_kafka(registry), SECRETS)
+    assert said in found[3]
+
+
+def test_a_password_in_the_file_is_not_drawn_beside_a_problem(tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(over_kafka(sasl__password="hunter2", sasl__mechanism="GSSAPI"))
+    with pytest.raises(SpecError) as refused:
+        load_spec(file, SECRETS)
+    assert "hunter2" not in str(refused.value)
+    assert "'GSSAPI', which this client does not speak" in str(refused.value)

@@ -63,10 +63,12 @@ def _exchange(security: ClientSecurity, timeout_s: float) -> _Exchange:
 
 def _plain(security: ClientSecurity) -> _Exchange:
     """RFC 4616."""
+    assert security.password is not None
     yield f"\0{security.username}\0{security.password.reveal()}".encode()
 
 
 def _scram(security: ClientSecurity) -> _Exchange:
+    assert security.password is not None
     client = ScramClient(Mechanism(security.mechanism), security.username, security.password)
     answer = yield client.first()
     answer = yield client.final(answer)

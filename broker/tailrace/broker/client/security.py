@@ -22,7 +22,6 @@ from tailrace.security.listeners import SecurityProtocol, is_loopback
 from tailrace.security.sasl import MECHANISMS, OAUTHBEARER, PLAIN
 from tailrace.security.secrets import Secret
 
-_NO_SECRET = Secret("")
 _JAVA_NAMES = {
     "sasl.jaas.config": "sasl.username and sasl.password",
     "sasl.mechanisms": "sasl.mechanism",
@@ -58,7 +57,7 @@ class ClientSecurity:
     )
     mechanism: str = option("sasl.mechanism", "", f"How to log in: {', '.join(MECHANISMS)}.")
     username: str = option("sasl.username", "", "Who logs in by PLAIN or SCRAM.")
-    password: Secret = option("sasl.password", _NO_SECRET, "The password of the user.", secret=True)
+    password: Secret | None = option("sasl.password", None, "The password of the user.", secret=True)
     token_url: str = option(
         "sasl.oauthbearer.token.endpoint.url",
         "",
@@ -67,8 +66,8 @@ class ClientSecurity:
     client_id: str = option(
         "sasl.oauthbearer.client.id", "", "Whom a token endpoint gives a token (grant client_credentials)."
     )
-    client_secret: Secret = option(
-        "sasl.oauthbearer.client.secret", _NO_SECRET, "The secret of that client.", secret=True
+    client_secret: Secret | None = option(
+        "sasl.oauthbearer.client.secret", None, "The secret of that client.", secret=True
     )
     scope: str = option("sasl.oauthbearer.scope", "", "The scope to ask the token endpoint for.")
     authorities: Path | None = option(
@@ -82,7 +81,7 @@ class ClientSecurity:
     key: Path | None = option(
         "ssl.key.location", None, "PEM file of its key, where it is not in the same file."
     )
-    key_password: Secret = option("ssl.key.password", _NO_SECRET, "Password of the key.", secret=True)
+    key_password: Secret | None = option("ssl.key.password", None, "Password of the key.", secret=True)
     identification: str = option(
         "ssl.endpoint.identification.algorithm",
         "https",
@@ -97,7 +96,7 @@ class ClientSecurity:
             raise OptionError(
                 "ssl.key.location", "a key without a certificate", fix="add ssl.certificate.location"
             )
-        if self.key_password != _NO_SECRET and self.certificate is None:
+        if self.key_password is not None and self.certificate is None:
             raise OptionError("ssl.key.password", "a password without a key", fix="add ssl.key.location")
         if self.protocol.sasl:
             self._check_login()
@@ -138,7 +137,7 @@ class ClientSecurity:
             )
         if self.mechanism == OAUTHBEARER:
             self._check_token()
-        elif not self.username or not self.password.reveal():
+        elif not self.username or not self.password:
             raise OptionError(
                 "sasl.mechanism",
                 f"{self.mechanism} needs sasl.username and sasl.password",
@@ -154,7 +153,7 @@ class ClientSecurity:
                 "OAUTHBEARER needs sasl.oauthbearer.token.endpoint.url, an https URL or file:///path",
                 fix="name the file that holds the token, or the endpoint that gives one",
             )
-        if parts.scheme != "file" and not (self.client_id and self.client_secret.reveal()):
+        if parts.scheme != "file" and not (self.client_id and self.client_secret):
             raise OptionError(
                 "sasl.oauthbearer.token.endpoint.url",
                 "a token endpoint needs sasl.oauthbearer.client.id and sasl.oauthbearer.client.secret",
@@ -174,9 +173,10 @@ class ClientSecurity:
         except OSError as error:
             raise _unreadable("ssl.ca.location", self.authorities, error) from None
         if self.certificate is not None:
+            password = self.key_password.reveal() if self.key_password else ""
             try:
                 # never asks at a terminal: without a password a locked key is an error
-                context.load_cert_chain(self.certificate, self.key, password=self.key_password.reveal)
+                context.load_cert_chain(self.certificate, self.key, password=lambda: password)
             except OSError as error:
                 raise _unreadable("ssl.certificate.location", self.certificate, error) from None
         return context
@@ -203,7 +203,7 @@ def read_option(name: str, value: object, folder: Path) -> object:
         raise OptionError(name, f"{name} is not text", fix="quote it")
     text = str(value)
     if known.secret:
-        return Secret(text)
+        return Secret(text) if text else None
     if known.field == "protocol":
         if text.upper() not in SecurityProtocol.__members__:
             raise _wrong(name, text, tuple(SecurityProtocol))

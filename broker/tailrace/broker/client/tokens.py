@@ -40,6 +40,7 @@ def get_token(security: ClientSecurity, *, timeout_s: float) -> Secret:
 
 
 def _ask(security: ClientSecurity, timeout_s: float) -> str:
+    assert security.client_secret is not None
     login = f"{quote(security.client_id, safe='')}:{quote(security.client_secret.reveal(), safe='')}"
     form = {"grant_type": "client_credentials"} | ({"scope": security.scope} if security.scope else {})
     request = urllib.request.Request(

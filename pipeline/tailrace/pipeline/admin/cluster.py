@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from tailrace.broker.client import BrokerError, Client
 from tailrace.broker.client.errors import raise_for
 from tailrace.broker.protocol import ApiKey, ErrorCode
+from tailrace.pipeline.plan import Endpoints
 
 PATIENCE_S = 10.0  # a person waits for the answer
 GROUP, TRANSACTION = 0, 1  # kinds of coordinators
@@ -26,9 +27,11 @@ _FIXES: Mapping[ErrorCode, str] = {
 }
 
 
-def open_client(bootstrap: str, **options: Any) -> Client:
+def open_client(endpoints: Endpoints) -> Client:
     """A client that gives up after ten seconds; nothing is connected yet."""
-    return Client(bootstrap, client_id="tailrace-cli", retry_for_s=PATIENCE_S, **options)
+    return Client(
+        endpoints.bootstrap, client_id="tailrace-cli", security=endpoints.security, retry_for_s=PATIENCE_S
+    )
 
 
 def check(error_code: int, what: str, message: str | None = None) -> None:

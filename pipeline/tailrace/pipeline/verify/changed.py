@@ -21,8 +21,8 @@ def changed_keys(
     since_ms: int,
 ) -> set[tuple[str, ...]]:
     """Keys (canonical text) of changes with after < LSN <= through; `since_ms` bounds how far back to read."""
-    client = Client(endpoints.bootstrap, client_id="tailrace-verify")
-    registry = RegistryClient(endpoints.registry_url)
+    client = Client(endpoints.bootstrap, client_id="tailrace-verify", security=endpoints.security)
+    registry = RegistryClient(endpoints.registry_url, login=endpoints.registry_login)
     try:
         partitions = client.metadata([topic])[topic].partitions
         starts = client.list_offsets(partitions, since_ms)

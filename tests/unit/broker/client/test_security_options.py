@@ -7,6 +7,7 @@ import pytest
 
 from tailrace.broker.client.security import OPTIONS, ClientSecurity, OptionError, read_security
 from tailrace.security.listeners import SecurityProtocol
+from tailrace.security.secrets import Secret
 
 LOGIN = {
     "security.protocol": "SASL_SSL",
@@ -26,7 +27,7 @@ def test_options_by_their_names_are_read(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("")
     found = read(tmp_path, ssl__ca__location="ca.pem", ssl__endpoint__identification__algorithm="")
     assert found.protocol is SecurityProtocol.SASL_SSL
-    assert (found.username, found.password.reveal()) == ("shop", "hunter2")
+    assert (found.username, found.password) == ("shop", Secret("hunter2"))
     assert found.authorities == tmp_path / "ca.pem"
     assert not found.checks_host
 
