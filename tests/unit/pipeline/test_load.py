@@ -157,7 +157,7 @@ CLUSTER = {
 SECRETS = {**ENVIRONMENT, "KAFKA_PASSWORD": "hunter2", "REGISTRY_LOGIN": "shop:hunter3"}
 
 
-def over_kafka(registry: str = 'url: "https://r:8081"', **changes: str | None) -> str:
+def over_kafka(registry: str, **changes: str | None) -> str:
     """MINIMAL with its log in a secured Kafka: the two lines of the README; `sasl__password=None` leaves one out."""
     options = {**CLUSTER, **{name.replace("__", "."): value for name, value in changes.items()}}
     shown = ", ".join(f'{name}: "{value}"' for name, value in options.items() if value is not None)
@@ -213,7 +213,7 @@ def test_no_secret_of_the_cluster_is_in_the_plan(tmp_path: Path) -> None:
 def test_a_mistake_in_the_options_of_a_cluster_has_its_place(
     tmp_path: Path, changes: dict[str, str | None], option: str, code: str, said: str
 ) -> None:
-    text = over_kafka(**changes)
+    text = over_kafka('url: "https://r:8081"', **changes)
     line = MINIMAL.count("\n") + 1
     column = text.splitlines()[line - 1].index(option) + 1
     (found,) = problems(tmp_path, text, SECRETS)
@@ -248,7 +248,7 @@ def test_a_login_of_the_registry_that_cannot_be_used_is_told(
 
 def test_a_password_in_the_file_is_not_drawn_beside_a_problem(tmp_path: Path) -> None:
     file = tmp_path / "pipeline.yaml"
-    file.write_text(over_kafka(sasl__password="hunter2", sasl__mechanism="GSSAPI"))
+    file.write_text(over_kafka('url: "https://r:8081"', sasl__password="hunter2", sasl__mechanism="GSSAPI"))
     with pytest.raises(SpecError) as refused:
         load_spec(file, SECRETS)
     assert "hunter2" not in str(refused.value)
