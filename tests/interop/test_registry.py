@@ -12,9 +12,11 @@ from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from confluent_kafka.serialization import MessageField, SerializationContext
-from tests.fixtures.registry import Stack
+from tests.fixtures.registry import GuardedRegistry, Stack
 
+from tailrace.changes import ConfigError
 from tailrace.registry.client import RegistryClient, RegistryRefusedError
+from tailrace.security.secrets import Secret
 
 USER = json.dumps({"type": "record", "name": "user", "fields": [{"name": "id", "type": "long"}]})
 NAMED = json.dumps(
@@ -152,3 +154,25 @@ def test_the_confluent_avro_serialisers_round_trip_over_the_broker(
         seen.append(deserialize(message.value(), context))
     consumer.close()
     assert seen == users
+
+
+def test_a_registry_that_asks_for_a_login_gets_it_and_a_wrong_one_is_told(stack: Stack) -> None:
+    with GuardedRegistry(stack.registry_url, "shop:right") as guarded:
+        client = RegistryClient(guarded.url, login=Secret("shop:right"))
+        schema_id = client.register("guarded-value", USER)
+        assert client.latest("guarded-value") == (schema_id, client.schema(schema_id))
+        assert client.latest("nowhere") is None
+        client.close()
+        for login in (None, Secret("shop:hunter2")):
+            stranger = RegistryClient(guarded.url, login=login)
+            with pytest.raises(
+                RegistryRefusedError, match=r"Unauthorized. check basic\.auth\.user\.info"
+            ) as caught:
+                stranger.register("guarded-value", USER)
+            assert "hunter2" not in str(caught.value)
+            stranger.close()
+
+
+def test_a_login_is_sent_over_https_only() -> None:
+    with pytest.raises(ConfigError, match="show the password to the network"):
+        RegistryClient("http://registry.example:8081", login=Secret("shop:right"))

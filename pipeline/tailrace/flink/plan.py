@@ -11,6 +11,7 @@ from tailrace.flink.columns import COMMIT_TIME, Column, quoted
 from tailrace.flink.config import FlinkPartConfig, TransformConfig
 from tailrace.flink.failures import refused_sql
 from tailrace.flink.process import JobProcess, RequestFailed
+from tailrace.flink.security import client_properties
 from tailrace.flink.tables import Sink, TopicSchemas, planned_sink, sink_ddl, source_ddl
 from tailrace.registry.client import RegistryClient, RegistryRefusedError
 
@@ -110,6 +111,7 @@ class Planner:
             schemas.topic: source_ddl(
                 schemas,
                 bootstrap=self._config.bootstrap,
+                security=client_properties(self._config.security),
                 registry_url=self._config.registry_url,
                 group=group_of(self._config.pipeline),
             )
@@ -173,6 +175,7 @@ def create_targets(
             sink,
             quoted("__target"),
             bootstrap=config.bootstrap,
+            security=client_properties(config.security),
             key_id=key_id,
             value_id=value_id,
             transactional_prefix=f"tailrace.{config.pipeline}.{plan.transform.name}",

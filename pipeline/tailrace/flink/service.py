@@ -26,6 +26,7 @@ from tailrace.flink.lag import Lag
 from tailrace.flink.monitor import Monitor, Observed, RestartedFor
 from tailrace.flink.plan import PlannedTransform, Planner, create_targets, group_of, in_order
 from tailrace.flink.process import JobEnded, JobProcess, RequestFailed, Stopped
+from tailrace.flink.security import secret_variables
 from tailrace.flink.settings import flink_settings, process_variables
 from tailrace.flink.tables import TopicSchemas
 from tailrace.registry.client import RegistryClient
@@ -273,7 +274,8 @@ def _process(
         state.root,
         config.data_dir / "logs" / "transform.log",
         flink_settings(config, tools.environment, state, checkpoint),
-        process_variables(tools.environment, tools.java_home, tools.libraries, state),
+        process_variables(tools.environment, tools.java_home, tools.libraries, state)
+        | secret_variables(config),
         stop,
     )
 

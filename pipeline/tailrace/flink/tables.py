@@ -77,8 +77,10 @@ def planned_sink(topic: str, planned: Sequence[Column], key: Sequence[str], *, c
     return Sink(topic, columns, tuple(key), commit_time)
 
 
-def source_ddl(schemas: TopicSchemas, *, bootstrap: str, registry_url: str, group: str) -> str:
-    """CREATE TABLE for an input topic, with the hidden commit time."""
+def source_ddl(
+    schemas: TopicSchemas, *, bootstrap: str, security: Mapping[str, str], registry_url: str, group: str
+) -> str:
+    """CREATE TABLE for an input topic, with the hidden commit time; `security`: properties of Kafka's client."""
     keyed = bool(schemas.key_columns)
     lines = [column.ddl for column in schemas.columns]
     commit_time = f"{quoted(COMMIT_TIME)} TIMESTAMP_LTZ(3)"
@@ -87,6 +89,7 @@ def source_ddl(schemas: TopicSchemas, *, bootstrap: str, registry_url: str, grou
         "connector": "kafka",
         "topic": schemas.topic,
         "properties.bootstrap.servers": bootstrap,
+        **_properties(security),
         "properties.group.id": group,
         "properties.isolation.level": "read_committed",
         "scan.startup.mode": "earliest-offset",
@@ -110,6 +113,7 @@ def sink_ddl(
     table: str,
     *,
     bootstrap: str,
+    security: Mapping[str, str],
     key_id: int | None,
     value_id: int,
     transactional_prefix: str,
@@ -123,6 +127,7 @@ def sink_ddl(
         "connector": "kafka",
         "topic": sink.topic,
         "properties.bootstrap.servers": bootstrap,
+        **_properties(security),
         "properties.transaction.timeout.ms": str(transaction_timeout_ms),
         "properties.linger.ms": "5",
         "properties.batch.size": "262144",
@@ -141,6 +146,10 @@ def sink_ddl(
             "value.tailrace-avro.changelog": "upsert",
         }
     return _create(table, lines, options)
+
+
+def _properties(security: Mapping[str, str]) -> dict[str, str]:
+    return {f"properties.{name}": value for name, value in security.items()}
 
 
 def _primary_key(columns: Sequence[str]) -> str:

@@ -78,6 +78,7 @@ def explain(process: JobProcess, planned: PlannedTransform) -> str:
         planned.sink,
         "`__target`",
         bootstrap="127.0.0.1:1",
+        security={},
         key_id=1,
         value_id=2,
         transactional_prefix="x",

@@ -21,7 +21,7 @@ PLANNED = (Column("id", "BIGINT", nullable=True), Column("note", "VARCHAR(214748
 
 def source(key: str | None) -> str:
     schemas = TopicSchemas("raw.shop.it's", key, VALUE)
-    return source_ddl(schemas, bootstrap="h:1", registry_url="http://h:2", group="g")
+    return source_ddl(schemas, bootstrap="h:1", security={}, registry_url="http://h:2", group="g")
 
 
 def sink(key: tuple[str, ...], *, commit_time: bool = True) -> str:
@@ -29,6 +29,7 @@ def sink(key: tuple[str, ...], *, commit_time: bool = True) -> str:
         planned_sink("out", PLANNED, key, commit_time=commit_time),
         "`__target`",
         bootstrap="h:1",
+        security={},
         key_id=7 if key else None,
         value_id=8,
         transactional_prefix="tailrace.shop.out",

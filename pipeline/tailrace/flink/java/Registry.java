@@ -4,6 +4,7 @@ import java.io.IOException;
 import java.io.InputStream;
 import java.net.HttpURLConnection;
 import java.net.URL;
+import java.util.Base64;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.JsonNode;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.ObjectMapper;
 
@@ -35,6 +36,11 @@ class Registry {
 
     private static JsonNode get(String url, int id) throws IOException {
         HttpURLConnection connection = (HttpURLConnection) new URL(url + "/schemas/ids/" + id).openConnection();
+        String login = System.getenv("TAILRACE_REGISTRY_LOGIN");
+        if (login != null) {
+            String encoded = Base64.getEncoder().encodeToString(login.getBytes("UTF-8"));
+            connection.setRequestProperty("Authorization", "Basic " + encoded);
+        }
         connection.setConnectTimeout(5000);
         connection.setReadTimeout(10000);
         int status = connection.getResponseCode();
