@@ -37,7 +37,12 @@ def groups_describe(cluster: Cluster, group: str, as_json: bool) -> None:
         print_json(found)
         return
     click.echo(f"{group}: {found['state']}, {len(found['members'])} members")
-    print_table([{**member, "partitions": " ".join(member["partitions"])} for member in found["members"]])
+    print_table(
+        [
+            {name: " ".join(cell) if isinstance(cell, list) else cell for name, cell in member.items()}
+            for member in found["members"]
+        ]
+    )
     print_table(found["offsets"])
 
 

@@ -91,6 +91,36 @@ def test_topics_are_made_grown_described_and_deleted(
     assert "tailrace topics list" in command.refused("topics", "describe", "orders")
 
 
+def test_a_group_of_the_consumer_protocol_is_shown_with_where_its_members_stand(
+    command: Command, wire: WireClient, client: Client
+) -> None:
+    create(wire, "orders", 2)
+    said = m.ConsumerGroupHeartbeatRequest(
+        "readers",
+        "first",
+        0,
+        rebalance_timeout_ms=60_000,
+        subscribed_topic_names=["orders"],
+        topic_partitions=[],
+    )
+    assert wire.ask(ApiKey.CONSUMER_GROUP_HEARTBEAT, said).error_code == 0
+    said.member_id = "second"
+    said.subscribed_topic_names, said.subscribed_topic_regex = None, "ord.*"
+    assert wire.ask(ApiKey.CONSUMER_GROUP_HEARTBEAT, said).error_code == 0
+    assert command.json("groups", "list") == [
+        {"group": "readers", "state": "Reconciling", "type": "consumer", "protocol_type": "consumer"}
+    ]
+    found = command.json("groups", "describe", "readers")
+    assert (found["state"], found["type"], found["protocol"]) == ("Reconciling", "consumer", "uniform")
+    first, second = found["members"]
+    assert (first["member"], first["epoch"], first["subscription"]) == ("first", 1, ["orders"])
+    assert (first["partitions"], first["target"]) == (["orders/0", "orders/1"], ["orders/0"])
+    assert (second["partitions"], second["target"], second["subscription"]) == ([], ["orders/1"], ["ord.*"])
+    assert "orders/0 orders/1" in command.done("groups", "describe", "readers")
+    assert "stop its members" in command.refused("groups", "reset-offsets", "readers", "--to", "beginning")
+    assert "stop its members" in command.refused("groups", "delete", "readers")
+
+
 def test_a_group_is_shown_with_its_members_and_is_set_back_only_without_them(
     command: Command, wire: WireClient, client: Client
 ) -> None:

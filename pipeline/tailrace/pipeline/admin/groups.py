@@ -2,9 +2,10 @@
 
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from tailrace.broker.client import EARLIEST, LATEST, Client, TopicPartition
+from tailrace.broker.client import EARLIEST, LATEST, BrokerError, Client, TopicPartition
 from tailrace.broker.protocol import ApiKey, ErrorCode
 from tailrace.broker.protocol import messages as m
 from tailrace.changes import TailraceError
@@ -32,26 +33,21 @@ def list_groups(client: Client) -> list[dict[str, Any]]:
 
 
 def describe_group(client: Client, group: str) -> dict[str, Any]:
-    """State, members with their partitions, and the lag of every committed partition."""
-    described = _describe(client, group)
+    """State, members with their partitions, and the lag of every committed partition.
+
+    `protocol` is the assignor.  Members of the consumer protocol also show their epoch, what they subscribe to,
+    and the partitions that they are on the way to.
+    """
+    view = _view(client, group)
     committed = client.committed_offsets(group)
-    if described.group_state == "Dead" and not committed:
+    if view.state == "Dead" and not committed:
         raise TailraceError(f"there is no group '{group}'", fix="list them: tailrace groups list")
-    members = [
-        {
-            "member": member.member_id,
-            "client_id": member.client_id,
-            "host": member.client_host,
-            "instance": member.group_instance_id,
-            "partitions": [str(place) for place in _assigned(member.member_assignment)],
-        }
-        for member in described.members
-    ]
     return {
         "group": group,
-        "state": described.group_state,
-        "protocol": described.protocol_data or None,
-        "members": members,
+        "state": view.state,
+        "type": view.type,
+        "protocol": view.protocol,
+        "members": view.members,
         "offsets": offset_rows(client, committed),
     }
 
@@ -80,10 +76,10 @@ def reset_offsets(
 
     Raises TailraceError while the group has members: they would commit their own offsets over it.
     """
-    described = _describe(client, group)
-    if described.group_state not in _WITHOUT_MEMBERS:
+    view = _view(client, group)
+    if view.state not in _WITHOUT_MEMBERS:
         raise TailraceError(
-            f"the group '{group}' is {described.group_state} with {len(described.members)} members",
+            f"the group '{group}' is {view.state} with {len(view.members)} members",
             fix="stop its members first",
         )
     committed = client.committed_offsets(group)
@@ -126,7 +122,58 @@ def delete_groups(client: Client, groups: Sequence[str]) -> None:
         )
 
 
-def _describe(client: Client, group: str) -> m.DescribedGroup:
+@dataclass(frozen=True, slots=True)
+class _View:
+    """A group of either protocol."""
+
+    state: str
+    type: str
+    protocol: str | None
+    members: list[dict[str, Any]]
+
+
+def _view(client: Client, group: str) -> _View:
+    found = _describe_consumer(client, group)
+    if found is None:
+        return _describe_classic(client, group)
+    members = [
+        {
+            "member": member.member_id,
+            "client_id": member.client_id,
+            "host": member.client_host,
+            "instance": member.instance_id,
+            "partitions": _places(member.assignment),
+            "epoch": member.member_epoch,
+            "subscription": [*member.subscribed_topic_names, *filter(None, [member.subscribed_topic_regex])],
+            "target": _places(member.target_assignment),
+        }
+        for member in found.members
+    ]
+    return _View(found.group_state, "consumer", found.assignor_name, members)
+
+
+def _describe_consumer(client: Client, group: str) -> m.DescribedConsumerGroup | None:
+    """The group of the consumer protocol, None where it is none or the broker knows none."""
+
+    def described(response: Any) -> m.DescribedConsumerGroup | None:
+        (found,) = response.groups
+        if found.error_code == ErrorCode.GROUP_ID_NOT_FOUND:
+            return None
+        what = f"describe group '{group}'"
+        check_coordinated(client, GROUP, group, found.error_code, what, found.error_message)
+        result: m.DescribedConsumerGroup = found
+        return result
+
+    request = m.ConsumerGroupDescribeRequest(group_ids=[group])
+    try:
+        return ask_coordinator(client, GROUP, group, ApiKey.CONSUMER_GROUP_DESCRIBE, request, described)
+    except BrokerError as error:
+        if error.error is ErrorCode.UNSUPPORTED_VERSION:
+            return None
+        raise
+
+
+def _describe_classic(client: Client, group: str) -> _View:
     def described(response: Any) -> m.DescribedGroup:
         (found,) = response.groups
         if found.error_code != ErrorCode.GROUP_ID_NOT_FOUND:  # v6 says so where older versions say Dead
@@ -138,7 +185,26 @@ def _describe(client: Client, group: str) -> m.DescribedGroup:
         return result
 
     request = m.DescribeGroupsRequest(groups=[group])
-    return ask_coordinator(client, GROUP, group, ApiKey.DESCRIBE_GROUPS, request, described)
+    found = ask_coordinator(client, GROUP, group, ApiKey.DESCRIBE_GROUPS, request, described)
+    members = [
+        {
+            "member": member.member_id,
+            "client_id": member.client_id,
+            "host": member.client_host,
+            "instance": member.group_instance_id,
+            "partitions": [str(place) for place in _assigned(member.member_assignment)],
+        }
+        for member in found.members
+    ]
+    return _View(found.group_state, "classic", found.protocol_data or None, members)
+
+
+def _places(assignment: m.NamedAssignment) -> list[str]:
+    return [
+        str(TopicPartition(topic.topic_name, number))
+        for topic in assignment.topic_partitions
+        for number in topic.partitions
+    ]
 
 
 def _assigned(assignment: bytes) -> list[TopicPartition]:

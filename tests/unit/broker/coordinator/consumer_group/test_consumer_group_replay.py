@@ -1,11 +1,17 @@
 """Groups of both protocols on one real log: a restart finds them, whatever was compacted and whoever came between."""
 
+import asyncio
+from pathlib import Path
+from unittest.mock import patch
+
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
+from tests.unit.broker.coordinator.test_group_log import Node
 from tests.unit.broker.coordinator.test_replay import GROUPS, TOPIC, CoordinatorMachine
 
 from tailrace.broker.coordinator.consumer_group.heartbeat import Answer, Heartbeat
+from tailrace.broker.coordinator.internal_topic import Receipt
 
 MEMBERS = st.sampled_from(["m", "n", "o"])
 EPOCHS = st.sampled_from(["join", "go on", "acknowledge", "leave", "away"])
@@ -65,6 +71,33 @@ class BothProtocolsMachine(CoordinatorMachine):
     def no_group_is_of_two_kinds(self, group: str) -> None:
         log = self.node.log
         assert log.groups.get(group) is None or log.consumer_groups.get(group) is None
+
+
+def test_nobody_is_answered_before_what_the_answer_says_is_durable(tmp_path: Path) -> None:
+    async def story() -> None:
+        node = Node(tmp_path)
+        node.topics.create(TOPIC, 1, {})
+        on_disk, durable = asyncio.Event(), node.log._topic.durable
+
+        async def slow(receipt: Receipt) -> None:
+            await on_disk.wait()
+            await durable(receipt)
+
+        with patch.object(node.log._topic, "durable", slow):
+            join = Heartbeat(
+                "a", "m", 0, rebalance_timeout_ms=1, topics=frozenset({TOPIC}), owned=frozenset()
+            )
+            # the second one changes nothing, but tells what the first one changed
+            answers = [
+                asyncio.create_task(node.log.heartbeat(said)) for said in (join, Heartbeat("a", "m", 1))
+            ]
+            finished, _ = await asyncio.wait(answers, timeout=0.05)
+            assert not finished
+            on_disk.set()
+            assert [answer.epoch for answer in await asyncio.gather(*answers)] == [1, 1]
+        await node.close()
+
+    asyncio.run(story())
 
 
 TestLiveStateOfBothProtocolsIsReplayedState = BothProtocolsMachine.TestCase
