@@ -1,5 +1,7 @@
 """A delayed EndTxn arrives inside the producer's next transaction (Jepsen's attack on Bufstream and Kafka).
 
+With `transaction.version` 2 the same goes for records and offsets that come late.
+
 `TAILRACE_END_TXN_ATTACKS=10000` for the long run, `TAILRACE_END_TXN_SEED` to repeat one.
 """
 
@@ -13,7 +15,7 @@ from tests.fixtures.broker import BrokerFactory
 from tests.fixtures.wire import WireClient, create, produce_request, produced
 
 from tailrace.broker.embedded import EmbeddedBroker
-from tailrace.broker.protocol import ApiKey
+from tailrace.broker.protocol import ApiKey, ErrorCode
 from tailrace.broker.protocol import messages as m
 from tailrace.broker.records.record import Record, encode_batch
 
@@ -53,6 +55,11 @@ class ClassicProducer:
 
     def produce(self, wire: WireClient, partition: int, value: bytes) -> bool:
         """Whether the record was taken."""
+        request = self.record_request(partition, value)
+        return produced(wire.ask(ApiKey.PRODUCE, request, self.produce_version))[0] == 0
+
+    def record_request(self, partition: int, value: bytes) -> m.ProduceRequest:
+        """The next record of the open transaction, not sent yet."""
         records = encode_batch(
             [Record(None, value, 1)],
             producer_id=self.id,
@@ -63,7 +70,7 @@ class ClassicProducer:
         self.sequences[partition] += 1
         request = produce_request("t", bytes(records), partition=partition)
         request.transactional_id = self.name
-        return produced(wire.ask(ApiKey.PRODUCE, request, self.produce_version))[0] == 0
+        return request
 
     def end_request(self, commit: bool) -> m.EndTxnRequest:
         """The end of the open transaction, not sent yet."""
@@ -96,6 +103,12 @@ class BumpingProducer(ClassicProducer):
             self.id, self.epoch = answer.producer_id, answer.producer_epoch
             self.sequences = [0] * PARTITIONS
         return not answer.error_code
+
+    def offset_request(self, group: str) -> m.TxnOffsetCommitRequest:
+        """An offset of a group in the open transaction, not sent yet."""
+        partitions = [m.TxnOffsetCommitRequestPartition(0, 1_000, committed_metadata="")]
+        topics = [m.TxnOffsetCommitRequestTopic("t", partitions)]
+        return m.TxnOffsetCommitRequest(self.name, group, self.id, self.epoch, topics=topics)
 
 
 def attack(broker: EmbeddedBroker, number: int, kind: type[ClassicProducer]) -> list[Outcome]:
@@ -169,3 +182,38 @@ def test_a_late_end_touches_no_transaction_of_version_2(broker_factory: BrokerFa
     outcomes = outcomes_of(broker, BumpingProducer)
     assert [outcome for outcome in outcomes if outcome.told] == []
     assert torn(outcomes, committed(broker)) == []
+
+
+def attack_with_strays(broker: EmbeddedBroker, number: int) -> set[bytes]:
+    """A record and an offset of a transaction come in the middle of the next one; what must be committed."""
+    rng = Random(f"{SEED}/{number}")
+    with WireClient(broker.bootstrap) as old, WireClient(broker.bootstrap) as new:
+        producer = BumpingProducer(old, f"tx-{number}")
+        first, second = {b"%d.1" % number}, {b"%d.2.%d" % (number, i) for i in range(rng.randint(2, 4))}
+        assert producer.produce(old, 0, *first)
+        record = producer.record_request(rng.randrange(PARTITIONS), b"%d.stray" % number)
+        offset = producer.offset_request(f"group-{number}")
+        commit = rng.random() < 0.5
+        assert producer.end(new, producer.end_request(commit))
+        arrive = rng.randint(0, len(second))
+        for index, value in enumerate([*second, b""]):
+            if index == arrive:
+                refused = old.ask(ApiKey.PRODUCE, record, 12), old.ask(ApiKey.TXN_OFFSET_COMMIT, offset, 5)
+                assert produced(refused[0])[0] == ErrorCode.INVALID_PRODUCER_EPOCH
+                assert refused[1].topics[0].partitions[0].error_code == ErrorCode.INVALID_PRODUCER_EPOCH
+            if value:
+                assert producer.produce(new, rng.randrange(PARTITIONS), value)
+        assert producer.end(new, producer.end_request(True))
+        asked = m.OffsetFetchRequest(f"group-{number}", [m.OffsetFetchRequestTopic("t", [0])])
+        (topic,) = new.ask(ApiKey.OFFSET_FETCH, asked, 7).topics
+        assert topic.partitions[0].committed_offset == -1
+    return second | (first if commit else set())
+
+
+@pytest.mark.timeout(0)
+def test_late_records_and_offsets_touch_no_transaction_of_version_2(broker_factory: BrokerFactory) -> None:
+    broker = broker_factory(transaction_version=2)
+    with WireClient(broker.bootstrap) as wire:
+        create(wire, "t", PARTITIONS)
+    expected = set().union(*(attack_with_strays(broker, number) for number in range(ATTACKS)))
+    assert committed(broker) == expected

@@ -160,12 +160,13 @@ async def _join(context: RequestContext, request: TxnOffsetCommitRequest) -> Err
     """Since v5 the group's partition joins the transaction by itself, without AddOffsetsToTxn (KIP-890)."""
     if context.version < _FIRST_VERSION_WITH_BUMP or not request.group_id:
         return ErrorCode.NONE
-    return await context.broker.transactions.join(
+    error = await context.broker.transactions.join(
         request.transactional_id,
         request.producer_id,
         request.producer_epoch,
         [(CONSUMER_OFFSETS, context.broker.group_log.partition_of(request.group_id))],
     )
+    return ErrorCode.INVALID_PRODUCER_EPOCH if error is ErrorCode.PRODUCER_FENCED else error
 
 
 def _check(context: RequestContext, request: TxnOffsetCommitRequest, now_ms: int) -> ErrorCode:
