@@ -10,6 +10,7 @@ import confluent_kafka as ck
 from tests.jepsen.history import Outcome, Poll, Records, Send, Step, reads_of
 from tests.jepsen.workload import topic_partition
 
+CONSUMER_PROTOCOL = "consumer protocol"
 POLL_S = 0.05
 MOST_RECORDS = 100  # of one poll
 ABORT_SHARE = 1 / 32  # of the steps of a transaction
@@ -78,7 +79,7 @@ class Client:
     ) -> None:
         """`name`: of the transactional id, and of the group unless the process subscribes.
 
-        `strategy`: how partitions are assigned to those who subscribe.
+        `strategy`: how partitions are assigned to those who subscribe; CONSUMER_PROTOCOL: by the broker (KIP-848).
         """
         self.timeouts = Timeouts()
         self.rebalanced: set[str] = set()
@@ -99,10 +100,8 @@ class Client:
                 "auto.offset.reset": "earliest",
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
-                "session.timeout.ms": int(self.timeouts.session * 1000),
-                "heartbeat.interval.ms": int(self.timeouts.session * 250),
                 "fetch.wait.max.ms": 200,
-                "partition.assignment.strategy": strategy,
+                **_membership(strategy, self.timeouts),
             }
         )
 
@@ -247,6 +246,16 @@ class Client:
 
     def _note_rebalance(self, _: ck.Consumer, places: list[ck.TopicPartition]) -> None:
         self.rebalanced |= {f"{place.topic}/{place.partition}" for place in places}
+
+
+def _membership(strategy: str, timeouts: Timeouts) -> dict[str, Any]:
+    if strategy == CONSUMER_PROTOCOL:
+        return {"group.protocol": "consumer"}  # the broker says how often a member calls
+    return {
+        "partition.assignment.strategy": strategy,
+        "session.timeout.ms": int(timeouts.session * 1000),
+        "heartbeat.interval.ms": int(timeouts.session * 250),
+    }
 
 
 def _places(offsets: dict[str, int]) -> list[ck.TopicPartition]:

@@ -15,7 +15,7 @@ from random import Random
 import confluent_kafka as ck
 from tests.fixtures.kafka_proxy import KafkaProxy
 from tests.jepsen.checker import Verdict, check
-from tests.jepsen.client import Timeouts, read_record, settings
+from tests.jepsen.client import CONSUMER_PROTOCOL, Timeouts, read_record, settings
 from tests.jepsen.history import Poll, Recorder, read_history
 from tests.jepsen.nemesis import Nemesis
 from tests.jepsen.worker import Part, end_of_load
@@ -27,7 +27,7 @@ TRANSACTIONAL = (0, 1, 4)  # the others are only idempotent
 SUBSCRIBED = (1, 3, 4)  # the others assign themselves
 READER = 99_999  # the process that reads everything in the end
 TRANSACTION_VERSIONS = (0, 2)  # of the broker; librdkafka keeps to the classic protocol beside both
-STRATEGIES = ("range,roundrobin", "cooperative-sticky")
+STRATEGIES = ("range,roundrobin", "cooperative-sticky", CONSUMER_PROTOCOL)
 # librdkafka 2.16 asserts that nobody changes a subscription while a cooperative rebalance goes on; also a crash
 CLIENT_BUG = "rd_kafka_cgrp_modify_subscription: Assertion"
 LONG_S = 60.0
@@ -145,6 +145,8 @@ def _started(folder: Path, transaction_version: int) -> Iterator[tuple[EmbeddedB
             offsets_topic_partitions=3,
             transaction_topic_partitions=3,
             transaction_version=transaction_version,
+            group_consumer_session_timeout_ms=int(Timeouts().session * 1000),
+            group_consumer_heartbeat_interval_ms=int(Timeouts().session * 250),
         )
         broker.start()
         proxy.target = (broker.config.host, broker.config.port)
