@@ -14,8 +14,8 @@ from tailrace.broker.config import OPTIONS
 from tailrace.broker.options import Option, option, options_of, read_options
 from tailrace.changes import ConfigError
 from tailrace.changes.logs import LogFormat
-from tailrace.pipeline.diagnostics import did_you_mean
-from tailrace.pipeline.document import load_document
+from tailrace.pipeline.diagnostics import SpecPath, did_you_mean
+from tailrace.pipeline.document import Document, load_document
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,17 @@ class BrokerOptions:
 
 
 _SERVICE = options_of(ServiceOptions)
+_OF_THE_RUN = ("log.dir", "listeners", "advertised.listeners")
 
 
 def all_options() -> Mapping[str, Option]:
     """Every option that a file or a flag may name."""
     return _SERVICE | OPTIONS
+
+
+def run_options() -> Mapping[str, Option]:
+    """Options of the broker that a run brings: where it lies and listens is up to the run."""
+    return {name: known for name, known in OPTIONS.items() if name not in _OF_THE_RUN}
 
 
 def read_broker_options(
@@ -80,19 +86,26 @@ def read_broker_options(
     return BrokerOptions(data_dir.resolve(), ServiceOptions(**service), fields)
 
 
-def _of_file(file: Path) -> dict[str, Any]:
-    document = load_document(file, kind="broker file", example="num.partitions: 1")
-    known = all_options()
+def read_at(
+    document: Document, path: SpecPath, named: Mapping[str, object], known: Mapping[str, Option]
+) -> dict[str, Any]:
+    """Fields for the options that a file names at `path`; each mistake is reported at its place."""
     fields: dict[str, Any] = {}
-    for name, value in document.data.items():
+    for name, value in named.items():
         found = known.get(name)
         if found is None:
-            document.report("E202", (name,), f"'{name}' is not known here", did_you_mean(name, known))
+            document.report("E202", (*path, name), f"'{name}' is not known here", did_you_mean(name, known))
             continue
         try:
             fields[found.field] = found.read(value)
         except ValueError as error:
-            document.report("E203", (name,), f"{name} {error}")
+            document.report("E203", (*path, name), f"{name} {error}")
+    return fields
+
+
+def _of_file(file: Path) -> dict[str, Any]:
+    document = load_document(file, kind="broker file", example="num.partitions: 1")
+    fields = read_at(document, (), document.data, all_options())
     document.raise_problems()
     if "data_dir" in fields:  # like every path of a file: relative to it
         fields["data_dir"] = file.resolve().parent / fields["data_dir"]

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from tailrace.changes import ConfigError, TableId
 from tailrace.connectors.plugins import load_source
+from tailrace.pipeline.broker_file import read_at, run_options
 from tailrace.pipeline.diagnostics import SpecPath, did_you_mean
 from tailrace.pipeline.document import Document, load_document
 from tailrace.pipeline.load_cluster import ClusterLogin, take_cluster_login
@@ -40,7 +41,7 @@ def load_spec(file: Path, environment: Mapping[str, str] | None = None) -> Loade
     spec = _validated(PipelineSpec, document.data, (), document)
     tables = _check_source(document)
     if isinstance(spec, PipelineSpec):
-        _check_addresses(spec, document)
+        _check_broker(spec, document)
         _check_references(spec, tables, document)
     _check_sinks(document)
     document.raise_problems()
@@ -168,8 +169,16 @@ def _check_sinks(document: Document) -> None:
         _validated(plugin.Config, options, ("sinks", name), document)
 
 
-def _check_addresses(spec: PipelineSpec, document: Document) -> None:
+def _check_broker(spec: PipelineSpec, document: Document) -> None:
+    read_at(document, ("broker", "config"), spec.broker.config, run_options())
     if spec.broker.mode == "external":
+        if spec.broker.config:
+            document.report(
+                "E302",
+                ("broker", "config"),
+                "`config` belongs to mode: embedded",
+                "configure the cluster itself",
+            )
         if not spec.broker.bootstrap:
             document.report(
                 "E301", ("broker",), "an external broker needs `bootstrap`", "add bootstrap: host:9092"

@@ -70,12 +70,15 @@ def _tell(data_dir: Path, part: str, error: TailraceError) -> None:
 
 def _run(plan: Plan, part: str, data_dir: Path, stop: threading.Event) -> None:
     if part == BROKER:
+        from tailrace.broker.options import read_options
+        from tailrace.pipeline.broker_file import run_options
         from tailrace.registry import service as broker
 
         broker.run(
             data_dir / "broker",
             listen=plan.spec.broker.listen,
             registry_listen=plan.spec.registry.listen,
+            options=read_options(run_options(), plan.spec.broker.config),
             endpoints_file=endpoints_path(data_dir),
         )
         return

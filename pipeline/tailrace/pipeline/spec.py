@@ -80,6 +80,8 @@ class BrokerSpec(_Model):
     """external: host:port[,host:port]."""
     listen: Address = "127.0.0.1:0"
     """embedded: the address to listen on; port 0 takes any free one and keeps it."""
+    config: dict[str, Any] = {}
+    """embedded: further options by the names that `tailrace broker --help` lists."""
 
 
 class RegistrySpec(_Model):

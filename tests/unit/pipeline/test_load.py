@@ -253,3 +253,14 @@ def test_a_password_in_the_file_is_not_drawn_beside_a_problem(tmp_path: Path) ->
         load_spec(file, SECRETS)
     assert "hunter2" not in str(refused.value)
     assert "'GSSAPI', which this client does not speak" in str(refused.value)
+
+
+def test_mistakes_in_the_options_of_the_embedded_broker_are_told_at_their_place(tmp_path: Path) -> None:
+    config = "  config:\n    tailrace.durability: page_cache\n    num.partition: 2\n    node.id: one\n    log.dir: d\n"
+    found = problems(tmp_path, f"{MINIMAL}broker:\n{config}")
+    assert [(line, column, code) for line, column, code, _ in found] == [
+        (14, 5, "E202"),
+        (15, 5, "E203"),
+        (16, 5, "E202"),
+    ]
+    assert "num.partitions" in found[0][3]
