@@ -114,6 +114,7 @@ class Nemesis:
         if self._thread.is_alive():
             self._thread.join()
         self._heal()
+        self._broker.env = {}  # the next one dies nowhere
         self._log.close()
         self._proxy.forget_faults()
         if self._failure is not None:
