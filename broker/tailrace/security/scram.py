@@ -26,7 +26,7 @@ from tailrace.security.secrets import Secret
 MIN_ITERATIONS = 4096
 MAX_ITERATIONS = 16384
 DEFAULT_ITERATIONS = 10_000
-_MOST_ITERATIONS = 1_000_000  # about a second of CPU: what a client lets a server ask for
+_MOST_ITERATIONS = 10 * MAX_ITERATIONS  # what a client lets a server ask for: a tenth of a second of CPU
 LONGEST_NAME = 255
 """Characters of a user name; a longer one is refused before anything remembers it."""
 _SALT_BYTES = 24

@@ -6,13 +6,6 @@ look up themselves: so no password is in a plan, a log, a checkpoint or Flink's 
 
 from pathlib import Path
 
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
-
 from tailrace.broker.client import ClientSecurity
 from tailrace.changes.errors import ConfigError
 from tailrace.flink.config import FlinkPartConfig
@@ -86,11 +79,17 @@ def _quoted(text: str) -> str:
 
 def _private_key(path: Path, password: str | None) -> str:
     """PKCS #8 without a password, the one form that Java's clients read whatever the key was written with."""
+    from cryptography.hazmat.primitives import serialization  # only where a client brings a certificate
+
     try:
-        key = load_pem_private_key(path.read_bytes(), None if password is None else password.encode())
+        key = serialization.load_pem_private_key(
+            path.read_bytes(), None if password is None else password.encode()
+        )
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(
             f"ssl.key.location {path} cannot be used: {type(error).__name__}",
             fix="check ssl.key.location and ssl.key.password",
         ) from None
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()

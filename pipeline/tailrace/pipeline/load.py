@@ -7,8 +7,10 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from tailrace.broker.client import PLAINTEXT
 from tailrace.changes import ConfigError, TableId
 from tailrace.connectors.plugins import load_source
+from tailrace.flink.security import client_properties
 from tailrace.pipeline.broker_file import read_at, run_options
 from tailrace.pipeline.diagnostics import SpecPath, did_you_mean
 from tailrace.pipeline.document import Document, load_document
@@ -42,6 +44,7 @@ def load_spec(file: Path, environment: Mapping[str, str] | None = None) -> Loade
     tables = _check_source(document)
     if isinstance(spec, PipelineSpec):
         _check_broker(spec, document)
+        _check_transforms_login(spec, cluster, document)
         _check_references(spec, tables, document)
     _check_sinks(document)
     document.raise_problems()
@@ -197,6 +200,14 @@ def _check_broker(spec: PipelineSpec, document: Document) -> None:
             "`bootstrap` belongs to mode: external",
             "add mode: external, or use listen:",
         )
+
+
+def _check_transforms_login(spec: PipelineSpec, cluster: ClusterLogin, document: Document) -> None:
+    """Flink's own Kafka clients do less than ours."""
+    try:
+        client_properties(cluster.security if spec.transforms else PLAINTEXT)
+    except ConfigError as error:
+        document.report("E302", ("broker", "sasl.mechanism"), error.what, error.fix)
 
 
 def _check_references(spec: PipelineSpec, tables: tuple[TableId, ...], document: Document) -> None:

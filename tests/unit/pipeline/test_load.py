@@ -264,3 +264,20 @@ def test_mistakes_in_the_options_of_the_embedded_broker_are_told_at_their_place(
         (16, 5, "E202"),
     ]
     assert "num.partitions" in found[0][3]
+
+
+def test_transforms_that_could_not_log_in_are_told_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("t")
+    bearer: dict[str, str | None] = {
+        "sasl__mechanism": "OAUTHBEARER",
+        "sasl__username": None,
+        "sasl__password": None,
+        "sasl__oauthbearer__token__endpoint__url": (tmp_path / "token").as_uri(),
+    }
+    text = over_kafka('url: "https://r:8081"', **bearer)
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(text)
+    assert load_spec(file, SECRETS).cluster.security.mechanism == "OAUTHBEARER"
+    text += "transforms: {t: {from: {o: public.orders}, to: out, sql: SELECT 1}}\n"
+    (found,) = problems(tmp_path, text, SECRETS)
+    assert found[2] == "E302" and "transforms cannot log in by OAUTHBEARER" in found[3]

@@ -1,6 +1,7 @@
 """SCRAM's client side: RFC 7677's example is the oracle, and no server is taken for the right one unproven."""
 
 import base64
+import contextlib
 
 import pytest
 from hypothesis import given
@@ -51,6 +52,7 @@ def test_a_server_cannot_skip_the_proof_of_the_client() -> None:
         (SERVER_FIRST.replace(b"i=4096", b"i=999999999"), "999999999 iterations"),
         (SERVER_FIRST.replace(b"s=W2", b"s=!2"), "base64"),
         (b"m=must," + SERVER_FIRST, "malformed"),
+        ("r=rOprNGfwEbeRWgbNEkqO1,s=é===,i=4096".encode(), "base64"),
         (b"\xff", "UTF-8"),
         (b"", "malformed"),
     ],
@@ -58,6 +60,17 @@ def test_a_server_cannot_skip_the_proof_of_the_client() -> None:
 def test_a_malformed_or_forged_first_message_ends_the_exchange(message: bytes, said: str) -> None:
     with pytest.raises(ScramError, match=said):
         example().final(message)
+
+
+@given(
+    st.binary(max_size=60) | st.text(max_size=60).map(str.encode) | st.integers(0, 90), st.binary(max_size=3)
+)
+def test_no_server_can_make_the_client_fail_otherwise(message: bytes | int, inserted: bytes) -> None:
+    if isinstance(message, int):
+        message = SERVER_FIRST[:message] + inserted + SERVER_FIRST[message + 1 :]
+    for receive in (example().final, example().verify):
+        with contextlib.suppress(ScramError):
+            receive(message)
 
 
 def test_the_reason_of_a_server_that_refuses_is_told() -> None:
