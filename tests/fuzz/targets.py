@@ -14,6 +14,8 @@ from tests.fuzz.mutations import damaged
 from tests.unit.broker.protocol.random_messages import random_message
 
 from tailrace.broker.coordinator import schemas
+from tailrace.broker.coordinator.consumer_group import records
+from tailrace.broker.coordinator.consumer_group.member import MemberState, Progress, Subscription
 from tailrace.broker.log import LogError
 from tailrace.broker.log.config import read_topic_config
 from tailrace.broker.log.validation import check_batch, rewritten
@@ -182,6 +184,33 @@ _STORED: tuple[tuple[bytes, Callable[[bytes], object]], ...] = (
         schemas.TxnMetadata.decode,
     ),
 )
+
+
+_GROUP_CHANGES: tuple[records.Change, ...] = (
+    records.GroupEpoch(7),
+    records.SeenTopics({"t": (bytes(16), 3)}),
+    records.MemberSubscription(
+        "m", Subscription("i", "r", "c", "/h", 1000, frozenset({"t"}), "a.*", "range")
+    ),
+    records.TargetEpoch(7),
+    records.MemberTarget("m", frozenset({(bytes(16), 0), (bytes(16), 2)})),
+    records.MemberProgress(
+        "m", Progress(7, 6, MemberState.UNREVOKED, {(bytes(16), 0): 7}, {(bytes(16), 2): 5})
+    ),
+    records.ResolvedPattern("a.*", frozenset({"t"}), 3, _NOW_MS),
+)
+
+
+def _reader(key: bytes) -> Callable[[bytes], object]:
+    named = schemas.decode_consumer_offsets_key(key)
+    assert not isinstance(named, schemas.OffsetKey | str | None)
+    return lambda value: records.decode(named, value)
+
+
+for _change in _GROUP_CHANGES:
+    _key, _value = records.encode("group", _change)
+    assert _value is not None
+    _STORED += ((_key, schemas.decode_consumer_offsets_key), (_value, _reader(_key)))
 
 
 def _stored(rng: Random) -> tuple[int, bytes]:

@@ -101,7 +101,7 @@ def _metadata(names: Sequence[str], target: Target) -> m.MetadataRequest:
 def _offset_commit(names: Sequence[str], target: Target) -> m.OffsetCommitRequest:
     parts = [m.OffsetCommitRequestPartition(0, 0, committed_metadata="")]
     return m.OffsetCommitRequest(
-        names[0], topics=[m.OffsetCommitRequestTopic(n, partitions=parts) for n in names]
+        names[0], topics=[m.OffsetCommitRequestTopic(n, _id(target, n, 10), parts) for n in names]
     )
 
 
@@ -111,7 +111,7 @@ def _offset_fetch(names: Sequence[str], target: Target) -> m.OffsetFetchRequest:
         [m.OffsetFetchRequestTopic(n, [0]) for n in names],
         [
             m.OffsetFetchRequestGroup(
-                names[0], topics=[m.OffsetFetchRequestTopics(n, partition_indexes=[0]) for n in names]
+                names[0], topics=[m.OffsetFetchRequestTopics(n, _id(target, n, 10), [0]) for n in names]
             )
         ],
     )

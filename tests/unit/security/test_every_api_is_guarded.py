@@ -26,7 +26,7 @@ from tailrace.broker.handlers import HANDLERS
 from tailrace.broker.protocol import APIS, ApiKey, ErrorCode
 from tailrace.broker.protocol import messages as m
 from tailrace.broker.server import BrokerServer
-from tailrace.security.acls import Acl, Operation, PatternType, Permission
+from tailrace.security.acls import Acl, Operation, PatternType, Permission, ResourceType
 from tailrace.security.authorizer import Authorizer
 
 ADMIN, CLERK, PASSWORD = "admin", "clerk", "pw"
@@ -76,7 +76,7 @@ class Place:
         commit = m.OffsetCommitRequestTopic(
             name, partitions=[m.OffsetCommitRequestPartition(0, 0, committed_metadata="")]
         )
-        self.admin.ask(ApiKey.OFFSET_COMMIT, m.OffsetCommitRequest(name, topics=[commit]))
+        self.admin.ask(ApiKey.OFFSET_COMMIT, m.OffsetCommitRequest(name, topics=[commit]), 9)
         made = self.admin.ask(ApiKey.INIT_PRODUCER_ID, m.InitProducerIdRequest(name, 60_000))
         identity = (name, made.producer_id, made.producer_epoch)
         added = m.AddPartitionsToTxnRequest([], *identity, [m.AddPartitionsToTxnTopic(name, [0])])
@@ -401,3 +401,38 @@ def test_operations_that_are_told_are_those_that_are_allowed(place: Place) -> No
         told = answer.topics[0].topic_authorized_operations
         assert told == 1 << Operation.READ | 1 << Operation.DESCRIBE
         assert answer.cluster_authorized_operations == 0
+
+
+def test_members_of_a_consumer_group_are_told_only_to_who_may_see_their_topics(place: Place) -> None:
+    name = fresh()
+    place.furnish(name)
+    said = m.ConsumerGroupHeartbeatRequest(
+        name, "m", 0, rebalance_timeout_ms=1000, subscribed_topic_names=[name], topic_partitions=[]
+    )
+    assert place.admin.ask(ApiKey.CONSUMER_GROUP_HEARTBEAT, said).error_code == 0
+    seeing_group = (ResourceType.GROUP, Operation.DESCRIBE)
+    seeing_topic = (ResourceType.TOPIC, Operation.DESCRIBE)
+    with WireClient(place.secured) as clerk:
+        log_in(clerk, CLERK, PASSWORD)
+        for rules, error in (
+            ((seeing_group,), ErrorCode.TOPIC_AUTHORIZATION_FAILED),
+            ((seeing_group, seeing_topic), 0),
+        ):
+            place.set_rules(name, *rules)
+            asked = m.ConsumerGroupDescribeRequest([name])
+            (group,) = clerk.ask(ApiKey.CONSUMER_GROUP_DESCRIBE, asked).groups
+            assert (group.error_code, len(group.members)) == (error, 0 if error else 1)
+
+
+def test_a_pattern_subscribes_only_to_topics_that_the_member_may_see(place: Place) -> None:
+    mine, theirs = fresh(), fresh()
+    ids = place.furnish(mine).topic_ids
+    place.furnish(theirs)
+    place.set_rules(mine, (ResourceType.GROUP, Operation.READ), (ResourceType.TOPIC, Operation.DESCRIBE))
+    said = m.ConsumerGroupHeartbeatRequest(
+        mine, "m", 0, rebalance_timeout_ms=1000, subscribed_topic_regex="vault-.*", topic_partitions=[]
+    )
+    with WireClient(place.secured) as clerk:
+        log_in(clerk, CLERK, PASSWORD)
+        assignment = clerk.ask(ApiKey.CONSUMER_GROUP_HEARTBEAT, said).assignment
+    assert [topic.topic_id for topic in assignment.topic_partitions] == [ids[mine]]

@@ -76,8 +76,7 @@ async def join_group(context: RequestContext, request: JoinGroupRequest) -> Join
     log = context.broker.group_log
     error = log.make_way_for_classic(request.group_id)
     if error:
-        unknown = ErrorCode.UNKNOWN_MEMBER_ID if request.member_id else error
-        return JoinGroupResponse(0, unknown, -1, protocol_name="", member_id=request.member_id)
+        return JoinGroupResponse(0, error, -1, protocol_name="", member_id=request.member_id)
     groups = log.groups
     rebalance_ms = request.rebalance_timeout_ms
     join = JoinRequest(

@@ -235,6 +235,8 @@ def _read_progress(raw: bytes) -> Progress:
 
 
 def _read_epochs(topics: list[wire.CurrentPartitions]) -> dict[Place, int]:
+    if any(len(topic.assignment_epochs or topic.partitions) != len(topic.partitions) for topic in topics):
+        raise MalformedMessageError("a member's record: not as many epochs as partitions")
     return {
         (topic.topic_id, number): epoch
         for topic in topics
