@@ -3,9 +3,10 @@
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do $$p -c 'import sys; sys.exit(not (3,11) <= sys.version_info[:2] <= (3,12))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
+STATES ?= 1000000
 INTEROP := interop-kgo interop-kafka-python
 
-.PHONY: help setup demo test lint types unit bench lock clean interop fuzz jepsen $(INTEROP)
+.PHONY: help setup demo test lint types unit bench lock clean interop fuzz jepsen crash-states $(INTEROP)
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/'
@@ -52,6 +53,9 @@ fuzz: setup  ## feed 10 million damaged inputs to every reader of the broker and
 jepsen: setup  ## Jepsen's Kafka workload for 200 x 300 s and 10,000 late EndTxn requests: nothing may be found
 	TAILRACE_END_TXN_ATTACKS=10000 $(BIN)/pytest tests/crash/test_end_txn_delay.py
 	$(BIN)/python -m tests.jepsen --runs 200 --seconds 300
+
+crash-states: setup  ## recover 1,000,000 states that power cuts leave on the disk of the log, on all cores
+	$(BIN)/python -m tests.crash.states.explore --states $(STATES) --samples 20 --shards $$(nproc)
 
 lock: setup  ## resolve the requirements again
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \

@@ -51,6 +51,7 @@ class LogHistory:
     acked: int = 0
     deleted_to: int = 0  # acknowledged DeleteRecords
     may_start: int = 0
+    cuts: int = 0
     _models: dict[int, Model] = field(default_factory=dict)
 
     def append(self, event: Event, batch: bytes) -> None:
@@ -60,8 +61,13 @@ class LogHistory:
     def cut(self, end: int) -> None:
         """A recovery ended the log there: what follows was never acknowledged, and other batches come."""
         count = self.count_to(end)
+        self.cuts += 1
         del self.events[count:], self.batches[count:]
         self._models.clear()
+
+    def told(self) -> tuple[int, ...]:
+        """Changes whenever something else must be true."""
+        return self.cuts, len(self.events), self.acked, self.deleted_to, self.may_start
 
     def count_to(self, end: int) -> int:
         """How many batches lie below `end`."""

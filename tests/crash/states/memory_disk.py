@@ -74,6 +74,7 @@ class MemoryDisk:
     files: dict[int, bytes | bytearray] = field(default_factory=dict)
     trace: list[Step] = field(default_factory=list)
     open_files: dict[int, int] = field(default_factory=dict)
+    locks: set[int] = field(default_factory=set)  # what they hold is read by no later start
     _numbers: int = ROOT
     _fds: int = 2
 
@@ -122,14 +123,16 @@ class MemoryDisk:
     def write(self, fd: int, parts: Sequence[bytes | memoryview], at: int, /) -> int:
         number, content = self.open_files[fd], b"".join(parts)
         put(self._changed(number), at, content)
-        self.trace.append(Write(number, at, content))
+        if number not in self.locks:
+            self.trace.append(Write(number, at, content))
         return len(content)
 
     def truncate(self, fd: int, size: int, /) -> None:
         number = self.open_files[fd]
         if len(self.files[number]) != size:
             cut(self._changed(number), size)
-            self.trace.append(Truncate(number, size))
+            if number not in self.locks:
+                self.trace.append(Truncate(number, size))
 
     def fdatasync(self, fd: int, /) -> None:
         self.trace.append(Sync(self.open_files[fd]))
@@ -190,6 +193,7 @@ class MemoryDisk:
             self._change((folder, name, None))
 
     def lock(self, fd: int, /) -> bool:
+        self.locks.add(self.open_files[fd])
         return True
 
     # -- numbers -----------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.crash.states.history import Catalog, Expectation, Key, LogHistory, Mark, TopicRow
+from tests.crash.states.log_state import LogState, difference, last_of, state_of
 from tests.crash.states.memory_disk import Flat, MemoryDisk, Tree
 from tests.unit.broker.log.harness import NOW_MS, ManualClock
 from tests.unit.broker.log.model import Event
@@ -74,19 +75,36 @@ class Recorder:
     def stop(self) -> None:
         for log in self.logs.partitions():
             self._may_be_acked(log)
+        live = self._states()
         self.logs.close()
         self.open()
+        self._compare(live)
 
     def kill(self) -> None:
         """The process dies; the machine goes on."""
+        live = self._states()
         for log in self.logs.partitions():
             log.close()
         self.open()
+        self._compare(live)
+
+    def _states(self) -> dict[tuple[str, int], LogState]:
+        return {(log.topic, log.partition): state_of(log) for log in self.logs.partitions()}
+
+    def _compare(self, live: dict[tuple[str, int], LogState]) -> None:
+        """What a start has replayed is what was known before; what was not durable is visible now."""
+        for log in self.logs.partitions():
+            before, now = live[log.topic, log.partition], state_of(log)
+            before = before._replace(stable=now.stable)
+            if log.config.compact:
+                before = before._replace(producers=tuple(map(last_of, before.producers)))
+                now = now._replace(producers=tuple(map(last_of, now.producers)))
+            assert now == before, f"{log} after a start: {difference(now, before)}"
 
     # -- topics ------------------------------------------------------------------------------------
 
     def create(self, name: str, config: TopicConfig, partitions: int = 1) -> None:
-        row = TopicRow(name, uuid.uuid4(), partitions, 0, config)
+        row = TopicRow(name, uuid.UUID(int=len(self.disk.trace) + 1), partitions, 0, config)
         self._create(row, range(partitions))
 
     def add_partitions(self, name: str, total: int) -> None:
@@ -204,6 +222,9 @@ class Recorder:
             expected.log(key).deleted_to = max(expected.log(key).deleted_to, start)
 
         self._mark(tell)
+
+    def end_of(self, topic: str) -> int:
+        return self._log(topic, 0)[0].log_end_offset
 
     # -- maintenance -------------------------------------------------------------------------------
 

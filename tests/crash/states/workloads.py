@@ -89,6 +89,12 @@ def retain(at: Recorder) -> None:
             at.sync("orders")
             at.maintain(later_ms=2 * HOUR_MS)
             at.append("orders", [(b"k", b"after all was old")], producer=SECOND)
+    at.kill()
+    at.append("orders", [(b"k", b"of the next leader epoch")], producer=SECOND)
+    at.sync("orders")
+    at.delete_records("orders", at.end_of("orders"))
+    at.kill()
+    at.append("orders", [(b"k", b"after all was deleted")], producer=SECOND)
     at.stop()
 
 
@@ -166,6 +172,8 @@ def change_topics(at: Recorder) -> None:
     at.append("orders", [(None, b"again")])
     at.sync("orders")
     at.maintain()
+    at.delete("orders")
+    at.create("orders", config)  # at once: nothing else has synced the folder
     at.stop()
 
 

@@ -31,6 +31,8 @@ class LeaderEpochs:
     def note(self, epoch: int, offset: int) -> None:
         """A batch of `epoch` stands at `offset`."""
         if epoch > self.latest():
+            if self.starts and self.starts[self.latest()] >= offset:  # kept for an empty log: see `cut`
+                del self.starts[self.latest()]
             self.starts[epoch] = offset
             self.written = False
 
@@ -39,8 +41,12 @@ class LeaderEpochs:
         return next(reversed(self.starts), -1)
 
     def cut(self, log_start: int, log_end: int) -> None:
-        """Forget epochs that have no offset in [log_start, log_end)."""
-        kept = {epoch: start for epoch, start in self.starts.items() if start < log_end}
+        """Forget epochs that have no offset in [log_start, log_end).
+
+        The one that wrote the last record before `log_start` stays where nothing follows: a consumer that
+        has read everything asks for it.
+        """
+        kept = {epoch: at for epoch, at in self.starts.items() if at < log_end or at == log_start}
         epochs = list(kept)
         for epoch, following in pairwise(epochs):
             if kept[following] <= log_start:

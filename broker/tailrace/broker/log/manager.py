@@ -221,7 +221,11 @@ class LogManager:
         try:
             if start > log.durable_end:
                 sync_all(log)  # the log may not end before it begins
+            # what only the deleted records tell must be known without them
+            sync_snapshot(self.disk, log.directory, log.segment_of(start).base_offset)
+            log.epochs.write(durable=True)
             self._checkpoints.write_log_starts()
+            log.epochs.cut(start, log.log_end_offset)
         except OSError as error:
             raise LogError(
                 ErrorCode.KAFKA_STORAGE_ERROR, f"cannot write to {self.data_dir}: {error.strerror}"
@@ -263,6 +267,7 @@ class LogManager:
         start = log.segments[count].base_offset
         try:
             await asyncio.to_thread(sync_snapshot, self.disk, log.directory, start)
+            log.epochs.write(durable=True)
             await self._move_log_start(log, start)
         except FileNotFoundError:
             if not log.closed:
@@ -274,6 +279,7 @@ class LogManager:
         for segment in log.replace_segments(0, count, []):  # oldest first: a crash leaves no hole
             away += segment.renamed_away()
             crash_point("broker.log.retention_renamed")
+        log.epochs.cut(log.log_start_offset, log.log_end_offset)
         _log.info("%r gave up %d segments", log, count)
         await asyncio.to_thread(drop_files, self.disk, log.directory, away)
 

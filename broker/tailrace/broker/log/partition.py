@@ -311,7 +311,7 @@ class PartitionLog:
         place = self._places.get(offset)
         if place is not None:
             return place
-        segment = self.segments[self._segment_number(offset)]
+        segment = self.segment_of(offset)
         return segment, segment.position_of(offset)
 
     def _remember(self, offset: int, segment: Segment, position: int) -> None:
@@ -319,6 +319,10 @@ class PartitionLog:
         if len(self._places) >= _KEPT_PLACES:
             del self._places[next(iter(self._places))]
         self._places[offset] = segment, position
+
+    def segment_of(self, offset: int) -> Segment:
+        """The segment that holds `offset`, or the first one when it lies before the log."""
+        return self.segments[self._segment_number(offset)]
 
     def _segment_number(self, offset: int) -> int:
         return max(bisect_right(self.segments, offset, key=lambda segment: segment.base_offset) - 1, 0)

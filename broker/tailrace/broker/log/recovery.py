@@ -158,7 +158,7 @@ def _check(segments: list[Segment], durable: Durable, epochs: LeaderEpochs) -> i
     except ValueError:
         _rebuild_epochs(segments[:finished], epochs)
     unchecked = segments[finished].base_offset if finished < len(segments) else segments[-1].next_offset
-    epochs.cut(0, unchecked)
+    epochs.cut(min(durable.log_start, unchecked), unchecked)
     for number in range(finished, len(segments)):
         segment = segments[number]
         overlaps = number > 0 and segment.base_offset < segments[number - 1].next_offset
@@ -270,9 +270,14 @@ def _replay(
     """The producers' state at the end of the log; fills the transaction indexes that were built anew."""
     fresh = [segment.base_offset for segment in segments if not segment.indexes_synced]
     at, states = load_snapshot(disk, directory, min([unchecked, *fresh]), seen_ms)
+    newest = segments[-1].base_offset
+    if at > newest:  # of a clean stop; a start after a crash needs the one below the newest segment
+        earlier, then = load_snapshot(disk, directory, newest, seen_ms)
+        if earlier < newest:
+            at, states = earlier, then
     for segment in segments:
-        if segment is segments[-1] and segment.base_offset > at:
-            write_snapshot(disk, directory, segment.base_offset, states, durable=False)
+        if segment.base_offset == newest > at:
+            write_snapshot(disk, directory, newest, states, durable=False)
         if segment.next_offset <= at:
             continue
         for position, header in segment.headers(segment.position_of(max(at, segment.base_offset))):

@@ -183,6 +183,16 @@ def test_a_bad_index_is_rebuilt(
         damage(path)
     at.start()
     assert state(at) == before
+    after = contents(at)
+    at.crash_and_start()
+    assert (state(at), contents(at)) == (before, after)
+
+
+def contents(at: Harness) -> dict[str, bytes]:
+    """What a further start must not change: all but the indexes of the newest segment, which it builds anew."""
+    newest = at.files(".log")[-1].stem
+    kept = [path for path in at.directory.iterdir() if path.stem != newest or path.suffix == ".log"]
+    return {path.name: path.read_bytes() for path in kept if path.name != "leader-epoch-checkpoint"}
 
 
 def state(at: Harness) -> object:
@@ -270,6 +280,30 @@ def test_the_leader_epoch_grows_with_every_crash_and_only_then(at: Harness) -> N
     assert list(at.log.leader_epochs()) == [epochs[0], epochs[0] + 1, epochs[0] + 2]
     assert at.log.end_offset_for_epoch(epochs[0]) == (epochs[0], 2)
     assert at.log.end_offset_for_epoch(99) == (-1, -1)
+
+
+def test_the_leader_epoch_of_an_emptied_log_is_known_after_two_starts(at: Harness) -> None:
+    epoch = at.logs.leader_epoch
+    at.append(b"x")
+    at.sync()
+    at.log.roll()
+    at.logs.delete_records("orders", 0, 1)
+    for _ in range(3):
+        assert at.log.end_offset_for_epoch(epoch) == (epoch, 1)
+        at.crash_and_start()
+    at.append(b"y")
+    assert at.log.leader_epochs() == {epoch + 3: 1}
+
+
+def test_leader_epochs_go_with_their_records(at: Harness) -> None:
+    epoch = at.logs.leader_epoch
+    for _ in range(3):
+        at.append(b"x")
+        at.crash_and_start()
+    at.logs.delete_records("orders", 0, 2)
+    for _ in range(2):
+        assert at.log.leader_epochs() == {epoch + 2: 2}
+        at.crash_and_start()
 
 
 def test_a_checked_log_is_not_checked_again(at: Harness) -> None:
