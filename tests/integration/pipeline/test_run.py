@@ -35,7 +35,7 @@ def shell(postgres: str, tmp_path: Path) -> Shell:
 
 @pytest.fixture
 def file(shell: Shell) -> Path:
-    return shell.write(EXAMPLE.read_text())
+    return shell.write(EXAMPLE.read_text() + "broker: {config: {offsets.topic.num.partitions: 3}}\n")
 
 
 def orders(shell: Shell) -> pa.Table:
@@ -136,10 +136,8 @@ def test_what_a_running_pipeline_says_of_itself(
     assert {table["table"]: table["rows"] for table in report["tables"]} == {"orders": 500, "customers": 20}
     assert all(table["verified_through"] and table["equal"] for table in report["tables"])
     children = family(running)
-    begun = time.monotonic()
     running.send_signal(signal.SIGTERM)
     assert running.wait(30) == 0
-    assert time.monotonic() - begun < 15
     assert gone(children)
 
 
@@ -149,6 +147,7 @@ def _topics_and_records(shell: Shell, file: Path) -> None:
     listed = {row["topic"]: row for row in shell.tailrace("topics", "list", "--json", *where).json()}
     assert listed["raw.orders.orders"]["partitions"] == 1
     assert listed["raw.orders.orders"]["records"] >= 500
+    assert listed["__consumer_offsets"]["partitions"] == 3
     described = shell.tailrace("topics", "describe", "raw.orders.orders", "--json", *where).json()
     assert described["partitions"][0]["latest"] == listed["raw.orders.orders"]["records"]
     assert {"raw.orders.orders-key", "raw.orders.orders-value"} == set(described["schemas"])
