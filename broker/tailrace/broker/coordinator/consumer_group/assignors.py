@@ -23,50 +23,52 @@ class Wish:
 
 Wishes = Mapping[str, Wish]
 Assignment = dict[str, frozenset[Place]]
+Holdings = dict[TopicId, dict[str, list[Place]]]
 
 
 def uniform(wishes: Wishes, partitions: Mapping[TopicId, int]) -> Assignment:
     """Equally many partitions for each member as far as subscriptions allow; as few as possible move."""
-    held: dict[str, set[Place]] = {}
+    subscribers = _subscribers(wishes, partitions)
+    held: Holdings = {topic_id: {member_id: [] for member_id in ids} for topic_id, ids in subscribers.items()}
+    load = dict.fromkeys(wishes, 0)
     taken: set[Place] = set()
     for member_id in sorted(wishes):
-        wish = wishes[member_id]
-        kept = {p for p in wish.target - taken if p[0] in wish.topics and p[1] < partitions.get(p[0], 0)}
-        held[member_id] = kept
-        taken |= kept
-    subscribers = _subscribers(wishes, partitions)
-    for topic_id, members in subscribers.items():
+        for place in sorted(wishes[member_id].target - taken):
+            holders = held.get(place[0], {})
+            if member_id in holders and place[1] < partitions[place[0]]:
+                holders[member_id].append(place)
+                load[member_id] += 1
+                taken.add(place)
+    for topic_id, holders in held.items():
         free = [(topic_id, n) for n in range(partitions[topic_id]) if (topic_id, n) not in taken]
-        load = [(len(held[member_id]), member_id) for member_id in members]
-        heapq.heapify(load)
+        least = [(load[member_id], member_id) for member_id in holders]
+        heapq.heapify(least)
         for place in free:
-            count, member_id = load[0]
-            held[member_id].add(place)
-            heapq.heapreplace(load, (count + 1, member_id))
+            count, member_id = least[0]
+            holders[member_id].append(place)
+            load[member_id] += 1
+            heapq.heapreplace(least, (count + 1, member_id))
     for _ in range(_MOST_ROUNDS):
-        if not sum(_balance(topic_id, members, held) for topic_id, members in subscribers.items()):
+        if not sum(_balance(holders, load) for holders in held.values()):
             break
-    return {member_id: frozenset(places) for member_id, places in held.items()}
+    assigned: dict[str, set[Place]] = {member_id: set() for member_id in wishes}
+    for holders in held.values():
+        for member_id, places in holders.items():
+            assigned[member_id].update(places)
+    return {member_id: frozenset(places) for member_id, places in assigned.items()}
 
 
-def _balance(topic_id: TopicId, members: list[str], held: Mapping[str, set[Place]]) -> int:
+def _balance(holders: dict[str, list[Place]], load: dict[str, int]) -> int:
     """Move partitions of one topic from who has most to who has least; returns how many moved."""
-    spare = {
-        member_id: sorted((place for place in held[member_id] if place[0] == topic_id), reverse=True)
-        for member_id in members
-    }
     moved = 0
     while True:
-        donors = [member_id for member_id in members if spare[member_id]]
-        if not donors:
+        most = max((name for name, places in holders.items() if places), key=load.__getitem__)
+        least = min(holders, key=load.__getitem__)
+        if load[most] - load[least] < 2:
             return moved
-        most = max(donors, key=lambda member_id: len(held[member_id]))
-        least = min(members, key=lambda member_id: len(held[member_id]))
-        if len(held[most]) - len(held[least]) < 2:
-            return moved
-        place = spare[most].pop(0)
-        held[most].remove(place)
-        held[least].add(place)
+        holders[least].append(holders[most].pop())
+        load[most] -= 1
+        load[least] += 1
         moved += 1
 
 
