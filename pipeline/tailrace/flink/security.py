@@ -64,6 +64,8 @@ def secret_variables(config: FlinkPartConfig) -> dict[str, str]:
         password = security.key_password.reveal() if security.key_password else None
         found[_KEY] = _private_key(security.key or security.certificate, password)
         found[_CHAIN] = security.certificate.read_text()
+    if not all(value.isascii() for value in found.values()):
+        found["LC_ALL"] = "C.UTF-8"  # in which Java reads the others
     return found
 
 
