@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from tailrace.broker.caller import ANYBODY
-from tailrace.broker.gate import LOGIN_APIS, MOST_BEFORE_LOGIN, Meter
+from tailrace.broker.gate import LOGIN_APIS, LONGEST_CLIENT_ID, MOST_BEFORE_LOGIN, Cost, Meter
 from tailrace.broker.guards import guarded
 from tailrace.broker.handlers import HANDLERS, RequestContext
 from tailrace.broker.handlers.api_versions import unsupported_version_answer
@@ -65,6 +65,7 @@ class _Slot:
     parts: list[Buffer] | None = field(default=None)
     waiting_fetch: "asyncio.Task[None] | None" = field(default=None)
     began: float = field(default_factory=time.monotonic)
+    busy_s: float = 0.0  # of the event loop, before anything was awaited
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -317,9 +318,10 @@ class Connection(asyncio.BufferedProtocol):
             self._broker, header.api_version, header.client_id or "", self._client_host, caller
         )
         if self._meter.active and api_key is ApiKey.FETCH:
-            self._meter.narrow(caller.principal, context.client_id, request)
+            self._meter.narrow(self._who(header), request)
         try:
             answer = guarded(context, api_key, request, handler)
+            slot.busy_s = time.monotonic() - slot.began
             if inspect.isawaitable(answer):
                 task = self._server.track(self._finish(slot, header, request, answer))
                 if header.api_key is ApiKey.FETCH:
@@ -358,11 +360,15 @@ class Connection(asyncio.BufferedProtocol):
 
         if not self._meter.active:
             return encode(answer)
-        caller, client_id = self._caller.principal, header.client_id or ""
-        parts, delay_s = self._meter.encode(caller, client_id, api_key, slot.size, answer, encode)
+        cost = Cost(slot.size, slot.busy_s)
+        parts, delay_s = self._meter.encode(self._who(header), api_key, cost, answer, encode)
         if delay_s > 0:
             self._mute(delay_s)
         return parts
+
+    def _who(self, header: RequestHeader) -> tuple[str, str]:
+        """The user and the client id that quotas are for."""
+        return self._caller.principal.name, (header.client_id or "")[:LONGEST_CLIENT_ID]
 
     def _mute(self, delay_s: float) -> None:
         """Neither read nor start anything: the client is over its quota (KIP-219)."""

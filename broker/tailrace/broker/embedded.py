@@ -50,19 +50,24 @@ class EmbeddedBroker:
         """Start the child and wait until clients may connect.  Raises TailraceError with the child's reason."""
         if self._process is not None:
             raise TailraceError(f"the embedded broker on {self.config.data_dir} is already started")
-        self.config.data_dir.mkdir(parents=True, exist_ok=True)
+        self.config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         options = {**dataclasses.asdict(self.config), "data_dir": str(self.config.data_dir)}
+        self.log_path.touch(mode=0o600)
         with self.log_path.open("a") as log:
             log_start = log.tell()
             process = subprocess.Popen(
-                [sys.executable, "-m", "tailrace.broker.service", json.dumps(options)],
+                [sys.executable, "-m", "tailrace.broker.service"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env={**os.environ, **self.env},
                 text=True,
             )
-        assert process.stdout is not None
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(
+            json.dumps(options) + "\n"
+        )  # not an argument: every user of the machine sees those
+        process.stdin.flush()
         ready = process.stdout.readline()
         if not ready:
             code = process.wait(_START_TIMEOUT_S)

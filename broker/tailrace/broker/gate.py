@@ -2,12 +2,18 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from tailrace.broker.protocol import ApiKey, Buffer
 from tailrace.broker.protocol.messages import FetchRequest, FetchResponse
-from tailrace.security.principals import Principal
-from tailrace.security.quotas import CONSUMER_BYTE_RATE, PRODUCER_BYTE_RATE, Quotas, most_in_window
+from tailrace.security.quotas import (
+    CONSUMER_BYTE_RATE,
+    PRODUCER_BYTE_RATE,
+    REQUEST_PERCENTAGE,
+    Quotas,
+    most_in_window,
+)
 
 LOGIN_APIS = frozenset({ApiKey.API_VERSIONS, ApiKey.SASL_HANDSHAKE, ApiKey.SASL_AUTHENTICATE})
 """What a client may ask before it has logged in."""
@@ -15,11 +21,15 @@ LOGIN_APIS = frozenset({ApiKey.API_VERSIONS, ApiKey.SASL_HANDSHAKE, ApiKey.SASL_
 MOST_BEFORE_LOGIN = 512 << 10
 """Bytes of a frame before the login: Kafka's sasl.server.max.receive.size."""
 
+LONGEST_CLIENT_ID = 255
+"""Characters of a client id that tell clients apart: quotas remember no more of it."""
+
 _MS = 1000
+_MOST_FOR_TIME_S = 1.0  # Kafka mutes for at most one window of a request quota
 
 
 class Meter:
-    """Counts what a connection produces and consumes against the quotas of its user and client id."""
+    """Counts what a connection produces, consumes and keeps busy against the quotas of its user and client id."""
 
     def __init__(self, quotas: Quotas, now: Callable[[], float] = time.monotonic) -> None:
         self._quotas = quotas
@@ -30,42 +40,53 @@ class Meter:
         """Whether there is any quota at all."""
         return self._quotas.active
 
-    def narrow(self, principal: Principal, client_id: str, request: FetchRequest) -> None:
+    def narrow(self, who: tuple[str, str], request: FetchRequest) -> None:
         """Let one fetch take no more than fits into the quota's window."""
-        limit = self._quotas.limit(CONSUMER_BYTE_RATE, principal.name, client_id)
+        limit = self._quotas.limit(CONSUMER_BYTE_RATE, *who)
         if limit is not None:
             request.max_bytes = min(request.max_bytes, most_in_window(limit))
 
     def encode(
         self,
-        principal: Principal,
-        client_id: str,
+        who: tuple[str, str],
         api_key: ApiKey,
-        request_size: int,
+        cost: "Cost",
         answer: Any,
         encode: Callable[[Any], list[Buffer]],
     ) -> tuple[list[Buffer], float]:
-        """The encoded answer, and for how many seconds the connection is to be muted.
+        """The encoded answer, and for how many seconds the connection of `who` (user, client id) is to be muted.
 
         A fetch over its quota is answered without records: the client asks for them again when it may.  Records
         that are more than the quota by themselves go out when nothing else did lately, or they never would.
         """
-        who = (principal.name, client_id)
+        quotas, now = self._quotas, self._now()
+        delay_s = quotas.record(REQUEST_PERCENTAGE, *who, cost.busy_s * 100, now)
+        delay_s = min(delay_s, _MOST_FOR_TIME_S)
         if api_key is ApiKey.PRODUCE:
-            delay_s = self._quotas.record(PRODUCER_BYTE_RATE, *who, request_size, self._now())
-            if answer is not None:
-                answer.throttle_time_ms = int(delay_s * _MS)
-            return encode(answer), delay_s
-        parts = encode(answer)
+            delay_s = max(delay_s, quotas.record(PRODUCER_BYTE_RATE, *who, cost.size, now))
+            return encode(_told(answer, delay_s)), delay_s
         if api_key is not ApiKey.FETCH:
-            return parts, 0.0
-        size, now = sum(map(len, parts)), self._now()
-        is_first = self._quotas.is_quiet(CONSUMER_BYTE_RATE, *who, now)
-        delay_s = self._quotas.record(CONSUMER_BYTE_RATE, *who, size, now)
-        if delay_s > 0 and is_first:
-            answer.throttle_time_ms = int(delay_s * _MS)
-            return encode(answer), delay_s
-        if delay_s > 0:
-            self._quotas.unrecord(CONSUMER_BYTE_RATE, *who, size, now)
-            return encode(FetchResponse(throttle_time_ms=int(delay_s * _MS))), delay_s
-        return parts, 0.0
+            return encode(_told(answer, delay_s)), delay_s
+        parts = encode(answer)
+        size = sum(map(len, parts))
+        is_first = quotas.is_quiet(CONSUMER_BYTE_RATE, *who, now)
+        for_bytes_s = quotas.record(CONSUMER_BYTE_RATE, *who, size, now)
+        delay_s = max(delay_s, for_bytes_s)
+        if for_bytes_s > 0 and not is_first:
+            quotas.unrecord(CONSUMER_BYTE_RATE, *who, size, now)
+            answer = FetchResponse()
+        return (encode(_told(answer, delay_s)) if delay_s > 0 else parts), delay_s
+
+
+def _told(answer: Any, delay_s: float) -> Any:
+    if delay_s > 0 and hasattr(answer, "throttle_time_ms"):
+        answer.throttle_time_ms = int(delay_s * _MS)
+    return answer
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one request took: its bytes, and seconds of the event loop."""
+
+    size: int
+    busy_s: float

@@ -1,8 +1,8 @@
 """The broker as a process: `run(config)` serves until SIGTERM.
 
-`python -m tailrace.broker.service '<options as JSON>'` is what `EmbeddedBroker` starts: it writes one
-line `{"host": .., "port": ..}` to standard output when clients may connect, and also stops when its
-standard input closes, so that it never outlives the process that started it.
+`python -m tailrace.broker.service` is what `EmbeddedBroker` starts: it reads one line with the options as JSON
+from standard input, writes one line `{"host": .., "port": ..}` to standard output when clients may connect, and
+also stops when its standard input closes, so that it never outlives the process that started it.
 """
 
 import asyncio
@@ -111,4 +111,4 @@ def _main(options: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_main(json.loads(sys.argv[1])))
+    sys.exit(_main(json.loads(sys.stdin.readline())))

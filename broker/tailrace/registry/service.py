@@ -75,7 +75,7 @@ def _check_places(config: BrokerConfig, registry_host: str) -> None:
             fix="Listen on 127.0.0.1, or accept an open listener with --insecure",
         )
     try:
-        config.data_dir.mkdir(parents=True, exist_ok=True)
+        config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
             f"cannot use {config.data_dir} as data directory: {error.strerror}",

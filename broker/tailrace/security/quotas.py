@@ -1,10 +1,10 @@
-"""Client quotas: bytes a second by user and client id, as Kafka counts and throttles them.
+"""Client quotas: bytes a second and shares of the broker's time by user and client id, as Kafka counts them.
 
 The rate is that of the last 11 samples of a second each; a client over its quota is told for how long it is
 not served, and its connection is not read for so long.  The most specific quota counts: user and client, the
 user, the default user, the client id, the default client id, with the default client id of a user in between.
 
-Sources: KIP-13, KIP-55, KIP-219, KIP-546; org.apache.kafka.server.quota.ClientQuotaManager,
+Sources: KIP-13, KIP-55, KIP-124, KIP-219, KIP-546; org.apache.kafka.server.quota.ClientQuotaManager,
 org.apache.kafka.common.metrics.stats.Rate.
 """
 
@@ -15,11 +15,13 @@ from tailrace.security.store import Entity, SecurityStore
 
 PRODUCER_BYTE_RATE = "producer_byte_rate"
 CONSUMER_BYTE_RATE = "consumer_byte_rate"
+REQUEST_PERCENTAGE = "request_percentage"
+"""Of the time of the one thread that serves requests (KIP-124)."""
 CONNECTION_CREATION_RATE = "connection_creation_rate"
 USER, CLIENT_ID, IP = "user", "client-id", "ip"
 KEYS = {
-    USER: (PRODUCER_BYTE_RATE, CONSUMER_BYTE_RATE),
-    CLIENT_ID: (PRODUCER_BYTE_RATE, CONSUMER_BYTE_RATE),
+    USER: (PRODUCER_BYTE_RATE, CONSUMER_BYTE_RATE, REQUEST_PERCENTAGE),
+    CLIENT_ID: (PRODUCER_BYTE_RATE, CONSUMER_BYTE_RATE, REQUEST_PERCENTAGE),
     IP: (CONNECTION_CREATION_RATE,),
 }
 _SAMPLES = 11

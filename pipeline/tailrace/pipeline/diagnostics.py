@@ -1,6 +1,7 @@
 """What is wrong with a pipeline file: every problem at once, each with its place, a caret and a fix."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +11,12 @@ from tailrace.changes.errors import ConfigError
 
 SpecPath = tuple[str | int, ...]
 """Where in the document: keys and list indexes from the root."""
+
+
+# a line whose key says that its value is nobody's business: a problem is drawn without it
+_SECRETIVE = re.compile(
+    r"^(\s*(?:- )?[\w.-]*(?:password|secret|token|users|dsn)[\w.-]*\s*:\s*)\S.*", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +34,8 @@ class Diagnostic:
         """Draw the problem: place and message, the line with a caret, and the fix."""
         parts = [f"{self.file}:{self.line}:{self.column}: {self.code} {self.message}"]
         if 0 < self.line <= len(source):
-            parts += [f"    {source[self.line - 1]}", "    " + " " * (self.column - 1) + "^"]
+            shown = _SECRETIVE.sub(r"\1***", source[self.line - 1])
+            parts += [f"    {shown}", "    " + " " * (self.column - 1) + "^"]
         if self.fix:
             parts.append(f"    fix: {self.fix}")
         return "\n".join(parts)
