@@ -55,7 +55,6 @@ def _judge(folder: Path, seed: int, result: Result | Exception, spent_s: float) 
         sys.stdout.write(f"  python -m tests.jepsen --check {folder}\n")
     else:
         shutil.rmtree(folder)
-    sys.stdout.flush()
     return not bad
 
 
@@ -83,6 +82,7 @@ def main() -> int:
             seed, result, spent_s = done.result()
             if not _judge(folder / f"seed-{seed}", seed, result, spent_s):
                 bad.append(seed)
+            sys.stdout.flush()
             if isinstance(result, Result):
                 total += result.verdict.outcomes + Counter({"faults": result.faults})
     sys.stdout.write(

@@ -19,7 +19,7 @@ from tailrace.broker.protocol import messages as m
 
 ROOT = Path(__file__).parents[2]
 RUNS = os.environ.get("TAILRACE_JEPSEN_RUNS", "20")
-SECONDS = os.environ.get("TAILRACE_JEPSEN_SECONDS", "4")
+SECONDS = os.environ.get("TAILRACE_JEPSEN_SECONDS", "3")
 SEED = os.environ.get("TAILRACE_JEPSEN_SEED", "1")
 
 
