@@ -15,8 +15,8 @@ from tailrace.security.listeners import is_loopback as is_loopback
 class BrokerConfig(SecurityOptions):
     """What a broker is told at start; the names follow Kafka's `server.properties` where one exists.
 
-    Raises ConfigError for an option outside its range, and for a listener beyond loopback without
-    `insecure`: there is no TLS and no authentication yet.
+    Raises ConfigError for an option outside its range, and for a listener beyond loopback that has no TLS or
+    no authentication, unless `insecure` allows it.
     """
 
     data_dir: Path = field(metadata=about("log.dir", "Folder of the logs and of the broker's own files."))
