@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3; do $$p -c 'import sys;
 BIN := .venv/bin
 
 STATES ?= 1000000
-INTEROP := interop-kgo interop-kafka-python
+INTEROP := interop-kgo interop-kafka-tools interop-kcat interop-kafka-python
 
 .PHONY: help setup demo test lint types unit bench lock clean interop fuzz jepsen crash-states $(INTEROP)
 

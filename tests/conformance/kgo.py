@@ -16,8 +16,7 @@ from typing import Any
 
 from tests.conformance.cache import MissingToolchain, cache_dir, call
 from tests.conformance.outcome import Outcome, Status, SuiteRun
-
-from tailrace.broker.embedded import EmbeddedBroker
+from tests.conformance.target import Target, running
 
 NAME = "kgo"
 MODULE = "github.com/twmb/franz-go"
@@ -28,13 +27,13 @@ _TIMEOUT_S = 900
 _STATUS = {"pass": Status.PASSED, "fail": Status.FAILED, "skip": Status.SKIPPED}
 
 
-def run(only: Sequence[str], folder: Path) -> SuiteRun:
+def run(only: Sequence[str], folder: Path, target: Target = Target.TAILRACE) -> SuiteRun:
     """The whole suite, or the tests named."""
     program = built(go_command())
     pattern = ["-test.run", f"^({'|'.join(only)})$"] if only else []
     started = time.monotonic()
-    with EmbeddedBroker(folder / "data") as broker:
-        lines = _events(program, pattern, broker.bootstrap)
+    with running(target, folder / "data") as bootstrap:
+        lines = _events(program, pattern, bootstrap)
         outcomes = tuple(outcomes_of(lines))
     return SuiteRun(NAME, VERSION, outcomes, time.monotonic() - started, bool(only))
 

