@@ -66,16 +66,18 @@ class JwksKeys:
 
     async def get(self, key_id: str) -> _Key:
         """The key, looked up again when it is not known or the set is old."""
-        async with self._reading:  # whoever comes while the set is read waits for it
-            age = self._now() - self._read_at
-            if age > self._refresh_s or (
-                key_id not in self._keys and age > (0 if self._file else _MIN_REFRESH_S)
-            ):
-                await self._read()
+        if key_id not in self._keys or self._age_s() > self._refresh_s:
+            async with self._reading:  # whoever needs the set while it is read waits for it
+                fresh_for_s = self._refresh_s if key_id in self._keys else 0 if self._file else _MIN_REFRESH_S
+                if self._age_s() > fresh_for_s:
+                    await self._read()
         key = self._keys.get(key_id)
         if key is None:
             raise TokenError("its key id is not in the issuer's key set")
         return key
+
+    def _age_s(self) -> float:
+        return self._now() - self._read_at
 
     async def _read(self) -> None:
         loop = asyncio.get_running_loop()

@@ -356,3 +356,30 @@ def test_keys_that_were_read_still_count_while_the_issuer_cannot_be_reached(
         assert (await keys.get("rsa")).kid == "rsa"
 
     asyncio.run(story())
+
+
+def test_a_token_of_a_known_key_does_not_wait_for_keys_that_somebody_made_up(
+    issuer: Issuer, executor: ThreadPoolExecutor
+) -> None:
+    now, hanging, answer = [0.0], threading.Event(), threading.Event()
+    keys = JwksKeys(issuer.url, executor, refresh_s=3600, now=lambda: now[0])
+
+    def hang(handler: BaseHTTPRequestHandler) -> None:
+        hanging.set()
+        assert answer.wait(30)
+        issuer.keys(PUBLIC)(handler)
+
+    async def story() -> None:
+        await keys.get("rsa")
+        now[0] += 11
+        issuer.answer = hang
+        made_up = asyncio.create_task(keys.get("made up"))
+        assert await asyncio.to_thread(hanging.wait, 30)
+        async with asyncio.timeout(5):
+            assert (await keys.get("rsa")).kid == "rsa"
+        assert not made_up.done()
+        answer.set()
+        with pytest.raises(TokenError):
+            await made_up
+
+    asyncio.run(story())
