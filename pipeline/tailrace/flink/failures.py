@@ -135,6 +135,11 @@ _FATAL: tuple[tuple[str, str, tuple[str, str]], ...] = (
         ("a result is too large for its topic", "raise the topic's max.message.bytes"),
     ),
     ("AuthorizationException", "", ("the broker refuses access", "grant the pipeline's user the right")),
+    (
+        "SaslAuthenticationException",
+        "",
+        ("the broker refuses the login", "check sasl.username and sasl.password"),
+    ),
     ("InvalidTxnTimeoutException", "", ("the transaction timeout is above the broker's limit", "lower it")),
     ("StateMigrationException", "", _STATE),
     ("", "Failed to rollback to checkpoint/savepoint", _STATE),

@@ -81,7 +81,7 @@ def test_every_part_logs_in_and_every_table_equals_its_source(
     monkeypatch.setenv("REGISTRY_LOGIN", REGISTRY_LOGIN)
     execute(
         postgres,
-        "CREATE TABLE orders (id bigint PRIMARY KEY, amount numeric(12,2) NOT NULL)",
+        "CREATE TABLE orders (id bigint PRIMARY KEY, amount numeric(12,2))",
         "INSERT INTO orders SELECT i, i * 1.25 FROM generate_series(1, 1000) i",
     )
     shell = Shell(tmp_path, postgres)

@@ -78,6 +78,11 @@ def test_a_function_that_raises_is_named_with_file_line_and_exception() -> None:
     ("kind", "message", "words"),
     [
         (
+            "org.apache.flink.kafka.shaded.org.apache.kafka.common.errors.SaslAuthenticationException",
+            "Authentication failed: the credentials are not valid for this mechanism",
+            "refuses the login",
+        ),
+        (
             "tailrace.flink.SchemaMismatchException",
             "column a is Avro string in schema 4, ...",
             "do not fit the transform",
