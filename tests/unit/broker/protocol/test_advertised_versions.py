@@ -1,8 +1,11 @@
 """What the broker advertises, against the ApiVersions answer of Apache Kafka 4.3.1, taken from the wire."""
 
+import re
+from pathlib import Path
+
 from tests.fixtures.wire import WireClient
 
-from tailrace.broker.protocol import ApiKey
+from tailrace.broker.protocol import API_VERSIONS, ApiKey
 from tailrace.broker.protocol import messages as m
 
 APACHE_KAFKA_4_3_1 = {
@@ -36,3 +39,14 @@ def test_every_version_that_apache_kafka_4_3_1_advertises_is_served_or_left_out_
     expected = {key: APACHE_KAFKA_4_3_1[key] for key in APACHE_KAFKA_4_3_1.keys() - NOT_SERVED.keys()}
     assert advertised == expected | SPOKEN_BETWEEN_BROKERS
     assert set(NOT_SERVED) <= set(APACHE_KAFKA_4_3_1)
+
+
+def test_the_readme_lists_every_api_with_its_versions() -> None:
+    readme = (Path(__file__).parents[4] / "broker" / "README.md").read_text()
+    listed = {
+        int(key): (name, int(first), int(last))
+        for name, key, first, last in re.findall(r"([A-Z]\w+) \((\d+)\) (\d+)-(\d+)", readme)
+    }
+    assert listed == {
+        int(key): (key.name.title().replace("_", ""), *versions) for key, versions in API_VERSIONS.items()
+    }
