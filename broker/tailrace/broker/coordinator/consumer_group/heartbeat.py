@@ -142,14 +142,13 @@ def beat(
     _enter(draft, said, member_id)
     before = draft.group.progress.get(member_id)
     resubscribed = _subscribe(draft, said, member_id, catalog, now_ms)
-    if stale:
-        _resolve_again(draft, catalog, said.may_see, now_ms)
     if resubscribed or stale:
+        resolved = stale and _resolve_again(draft, catalog, said.may_see, now_ms)
         seen = see_topics(draft.group, catalog)
         changed = seen != draft.group.topics
         if changed:
             draft.put(SeenTopics(seen))
-        if resubscribed or changed:
+        if resubscribed or resolved or changed:
             draft.put(GroupEpoch(draft.group.epoch + 1))
     if draft.group.epoch > draft.group.target_epoch:
         _assign(draft, default_assignor)
@@ -243,13 +242,19 @@ def _subscribe(draft: Draft, said: Heartbeat, member_id: str, catalog: Catalog, 
     return known is None or (after.topics, after.pattern) != (before.topics, before.pattern)
 
 
-def _resolve_again(draft: Draft, catalog: Catalog, may_see: Callable[[str], bool], now_ms: int) -> None:
-    """Topics came or went: look again what the group's patterns stand for."""
+def _resolve_again(draft: Draft, catalog: Catalog, may_see: Callable[[str], bool], now_ms: int) -> bool:
+    """Topics came or went: look again what the group's patterns stand for; returns whether that has changed.
+
+    As in Kafka, the member that calls next decides with its own rights what the patterns of all find.
+    """
     visible = [name for name in catalog.names() if may_see(name)] if draft.group.patterns else []
+    changed = False
     for pattern, resolved in list(draft.group.patterns.items()):
         topics = matching(pattern, visible)
         if topics != resolved.topics:
             draft.put(ResolvedPattern(pattern, topics, catalog.version, now_ms))
+            changed = True
+    return changed
 
 
 def see_topics(group: ConsumerGroup, catalog: Catalog) -> Topics:

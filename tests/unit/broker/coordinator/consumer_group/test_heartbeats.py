@@ -257,6 +257,22 @@ def test_a_pattern_finds_topics_as_a_whole_and_follows_them() -> None:
     assert client.owned == world.topics.places("orders", "orders_us")
 
 
+def test_a_pattern_that_lost_a_topic_gives_it_to_who_still_reads_it() -> None:
+    world = World(t=2, u=1)
+    hidden: set[str] = set()
+    watcher = Client(world, "a", pattern="t|u", may_see=lambda name: name not in hidden)
+    reader = Client(world, "b", "t", "u")
+    for client in (watcher, reader):
+        client.join()
+    settle([watcher, reader])
+    hidden.add("t")
+    world.topics.put("unrelated", 1)
+    settle([watcher, reader])
+    assert reader.owned >= world.topics.places("t")
+    assert watcher.owned <= world.topics.places("u")
+    assert world.group.state is ConsumerGroupState.STABLE
+
+
 def test_a_pattern_that_nobody_has_any_more_is_forgotten() -> None:
     world = World(t=1, u=1)
     first, second = Client(world, "a", pattern="t"), Client(world, "b", pattern="t")

@@ -41,6 +41,11 @@ class GroupMachine(RuleBasedStateMachine):
         self.clients[name] = client
         client.join()
 
+    @rule(name=NAMES, pattern=st.sampled_from(["t|u", "[uv]", "nothing"]))
+    def join_by_pattern(self, name: str, pattern: str) -> None:
+        self.clients[name] = Client(self.world, name, pattern=pattern)
+        self.clients[name].join()
+
     @rule(number=st.integers(0, 9), instance=st.sampled_from(["i", "j"]), topics=SUBSCRIPTIONS)
     def join_static(self, number: int, instance: str, topics: list[str]) -> None:
         name = f"{instance}{number}"
@@ -138,7 +143,7 @@ class GroupMachine(RuleBasedStateMachine):
         for client in alive:
             assert client.is_in
             assert client.owned == group.targets[client.member_id]
-        read = frozenset().union(*(client.topics for client in alive))
+        read = group.subscribed_topics()
         places = [place for client in alive for place in client.owned]
         assert len(places) == len(set(places))
         assert frozenset(places) == self.world.topics.places(*read)
