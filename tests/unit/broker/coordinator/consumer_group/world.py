@@ -122,7 +122,7 @@ class Client:
         self.epoch = 0
         self.owned: frozenset[Place] = frozenset()
         self.wanted: frozenset[Place] = frozenset()
-        self.is_in = False
+        self.is_in = self.missed = False
 
     def join(self) -> Answer:
         self.epoch, self.owned, self.wanted = 0, frozenset(), frozenset()
@@ -130,8 +130,11 @@ class Client:
         return self._hear(answer)
 
     def beat(self, *, lost: bool = False, **said: Any) -> Answer:
-        """One heartbeat with what it owns; `lost`: the answer does not arrive."""
+        """One heartbeat with what it owns; `lost`: the answer does not arrive, so the next one says everything."""
+        if self.missed:
+            said = {"topics": self.topics, "rebalance_timeout_ms": REBALANCE_MS, **said}
         answer = self._say(owned=self.owned, **said)
+        self.missed = lost
         return answer if lost else self._hear(answer)
 
     def subscribe(self, *topics: str) -> Answer:
