@@ -99,10 +99,10 @@ class OffsetIndex:
     def add(self, last_offset: int, position: int) -> None:
         self.file.add(last_offset - self._base, position)
 
-    def position_before(self, offset: int) -> int:
-        """Position of a batch that starts at or before the batch that holds `offset`."""
+    def entry_before(self, offset: int) -> tuple[int, int] | None:
+        """(last offset, position) of a batch that starts at or before the one that holds `offset`."""
         entry = self.file.floor(0, offset - self._base)
-        return entry[1] if entry else 0
+        return (self._base + entry[0], entry[1]) if entry else None
 
     def is_full(self, size: int) -> bool:
         """Whether a file of `size` bytes has no room for another entry."""
@@ -200,9 +200,11 @@ class AbortedIndex:
         return all(row[0] == 0 for row in rows)
 
     def is_within(self, base_offset: int, next_offset: int) -> bool:
-        """Whether the entries ascend and their markers stand in the segment."""
+        """Whether the entries ascend, each ends after it begins, and their markers stand in the segment."""
         markers = [base_offset - 1, *(entry.last_offset for entry in self.entries), next_offset]
-        return all(earlier < later for earlier, later in pairwise(markers))
+        return all(earlier < later for earlier, later in pairwise(markers)) and all(
+            entry.first_offset < entry.last_offset for entry in self.entries
+        )
 
     def add(self, entry: AbortedTransaction) -> None:
         self.entries.append(entry)

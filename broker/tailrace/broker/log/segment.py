@@ -154,21 +154,38 @@ class Segment:
         return [self.path(suffix) for suffix in INDEX_SUFFIXES]
 
     def position_of(self, offset: int) -> int:
-        """Position of the batch that contains `offset`, or of the first one after it."""
-        try:
-            position = self.offset_index.position_before(offset)
-        except OSError:
-            position = 0  # no descriptor left to open the index: the batches themselves tell
+        """Position of the batch that contains `offset`, or of the first one after it.
+
+        Raises struct.error where the segment is damaged on the way.
+        """
+        position = self._indexed_position(offset)
         while position < self.size:
             frame = self.disk.read(self.file.fd, HEADER_BYTES, position)
             size, last_offset = read_frame(frame, 0)
             if last_offset >= offset:
                 break
             position += size
+        if position >= self.size and offset < self.next_offset:
+            raise struct.error(f"no batch of {self.file.path} holds offset {offset}")
         return position
 
+    def _indexed_position(self, offset: int) -> int:
+        """Where to look for `offset`; 0 without an index entry, or with one that is not true."""
+        try:
+            entry = self.offset_index.entry_before(offset)
+            if entry is None:
+                return 0
+            last_offset, position = entry
+            _, found = read_frame(self.disk.read(self.file.fd, HEADER_BYTES, position), 0)
+        except (OSError, struct.error):
+            return 0  # no descriptor left to open the index, or damage: the batches themselves tell
+        return position if found == last_offset else 0
+
     def read(self, position: int, max_bytes: int, upper: int, at_least_one: bool) -> tuple[memoryview, int]:
-        """Whole batches from `position` with all offsets below `upper`, and the offset that follows them."""
+        """Whole batches from `position` with all offsets below `upper`, and the offset that follows them.
+
+        Raises struct.error where something else stands than a batch of this segment.
+        """
         want = min(max_bytes, self.size - position)
         data = memoryview(
             self.disk.read(self.file.fd, max(want, min(HEADER_BYTES, self.size - position)), position)
@@ -179,13 +196,17 @@ class Segment:
                 data = memoryview(self.disk.read(self.file.fd, first, position))
                 want = first
             want = max(want, first)
-        end, next_offset, limit = 0, -1, min(want, len(data))
+        end, next_offset, limit = 0, self.base_offset, min(want, len(data))
         while end + HEADER_BYTES <= limit:
             size, last_offset = read_frame(data, end)
+            if not next_offset <= last_offset < self.next_offset or position + end + size > self.size:
+                raise struct.error(f"damaged at byte {position + end} of {self.file.path}")
             if end + size > limit or last_offset >= upper:
                 break
             end += size
             next_offset = last_offset + 1
+        if 0 < self.size - position - end < HEADER_BYTES:
+            raise struct.error(f"damaged at byte {position + end} of {self.file.path}")
         return data[:end], next_offset
 
     def headers(self, position: int = 0) -> Iterator[tuple[int, BatchHeader]]:
