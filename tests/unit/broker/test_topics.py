@@ -1,5 +1,6 @@
 """The topic catalog: durable creation, deletion, growth, configs, ids."""
 
+import asyncio
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -354,6 +355,7 @@ def test_a_deletion_that_a_crash_cut_short_is_finished(catalog: Catalog) -> None
     db.close()
     catalog.open()
     assert not (catalog.data_dir / "orders-0").exists() and not (catalog.data_dir / "orders-1").exists()
+    asyncio.run(catalog.logs.maintain())
     catalog.topics.create("orders", 1, {})
     assert catalog.topics.log("orders", 0).log_end_offset == 0
 

@@ -97,6 +97,7 @@ class LogManager:
         for name in self.disk.names(self.data_dir):
             if name.endswith(_DELETED):
                 self.disk.remove_tree(self.data_dir / name)
+        self._doomed.clear()  # what a finished deletion has just renamed away is among them
         for key, spec in specs.items():
             durable = Durable(
                 recovery_point=self._checkpoints.recovery_points.get(key, 0),
