@@ -22,6 +22,8 @@ from tests.crash.states.power_cuts import PoweredDisk
 from tests.crash.states.recorder import Recorder, copy_of
 from tests.crash.states.workloads import WORKLOADS, go_on, small_files
 
+from tailrace.changes.errors import TailraceError
+
 _NAMES = re.compile(r"\d+|b'.*?'")
 
 
@@ -90,10 +92,10 @@ def explore(
                 at = Recorder()
                 try:
                     workload(at)
-                except AssertionError as error:
-                    found.note(workload.__name__, [f"while recording, without a power cut: {error}"])
+                    recordings = [(workload.__name__, at), *_continued(workload.__name__, at, again, seed)]
+                except (AssertionError, TailraceError) as error:
+                    found.note(f"seed {seed}, {workload.__name__}", [f"while recording: {error}"])
                     continue
-                recordings = [(workload.__name__, at), *_continued(workload.__name__, at, again, seed)]
                 for name, recorded in recordings:
                     _explore_one(name, recorded, found, samples, seed, (shard, shards))
     finally:

@@ -1,8 +1,10 @@
 """One partition: an append-only log of record batches, its producers and its transactions."""
 
+import logging
 import struct
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +35,8 @@ CRASH_POINTS = (
     "broker.log.after_roll",
 )
 _KEPT_PLACES = 64
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,7 @@ class PartitionLog:
         self._durable_end = self._end
         self._directory_fd: int | None = None  # open while names in it are not durable
         self._torn = False
+        self._damage_told = False
         self.closed = False
         self._places: dict[int, tuple[Segment, int]] = {}
         self._first_end = self._end
@@ -288,7 +293,7 @@ class PartitionLog:
         found: list[memoryview | bytes] = []
         if offset >= upper:
             return found
-        try:
+        with self._telling_of_damage(offset):
             segment, position = self._place_of(offset)
             while True:
                 data, next_offset = segment.read(position, max_bytes, upper, at_least_one and not found)
@@ -301,7 +306,16 @@ class PartitionLog:
                 if following is None or max_bytes <= 0 or following.base_offset >= upper:
                     return found
                 segment, position = following, 0
+
+    @contextmanager
+    def _telling_of_damage(self, offset: int) -> Iterator[None]:
+        """What the files cannot tell becomes KAFKA_STORAGE_ERROR; damage is logged once."""
+        try:
+            yield
         except (OSError, struct.error) as error:
+            if isinstance(error, struct.error) and not self._damage_told:
+                self._damage_told = True
+                _log.error("%r: %s; restore the segment from a copy, or delete the topic", self, error)
             raise LogError(
                 ErrorCode.KAFKA_STORAGE_ERROR,
                 f"cannot read {self.topic}-{self.partition} at offset {offset} in {self.directory}: {error}",
@@ -343,12 +357,17 @@ class PartitionLog:
         return found
 
     def offset_for_timestamp(self, timestamp_ms: int, upper: int) -> TimestampedOffset | None:
-        """First record at or after `timestamp_ms` in [log start, `upper`)."""
-        return first_at_or_after(self.segments, timestamp_ms, self._start, upper)
+        """First record at or after `timestamp_ms` in [log start, `upper`).  Raises KAFKA_STORAGE_ERROR."""
+        with self._telling_of_damage(self._start):
+            return first_at_or_after(self.segments, timestamp_ms, self._start, upper)
 
     def max_timestamp(self, upper: int) -> TimestampedOffset | None:
-        """The first record with the greatest timestamp in [log start, `upper`) (ListOffsets -3)."""
-        return with_max_timestamp(self.segments, self._start, upper)
+        """The first record with the greatest timestamp in [log start, `upper`) (ListOffsets -3).
+
+        Raises KAFKA_STORAGE_ERROR.
+        """
+        with self._telling_of_damage(self._start):
+            return with_max_timestamp(self.segments, self._start, upper)
 
     def has_open_transaction(self, producer_id: int, epoch: int) -> bool:
         """Whether a transaction of this producer and epoch has records here and no marker yet."""

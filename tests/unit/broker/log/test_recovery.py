@@ -109,6 +109,27 @@ def test_a_flipped_bit_below_the_recovery_point_is_offline_and_nothing_is_cut(at
     assert path.read_bytes() == damaged
 
 
+def test_damage_that_comes_while_the_log_is_open_is_told_to_readers_and_logged_once(
+    at: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(at, 40)
+    at.sync()
+    path = at.files(".log")[1]
+    damaged = bytearray(path.read_bytes())
+    second = int.from_bytes(damaged[8:12], "big") + 12
+    damaged[second + 8] ^= 0x40  # a length of a gigabyte
+    path.write_bytes(damaged)
+    first = int(path.stem)
+    for _ in range(2):
+        with pytest.raises(LogError, match=path.name) as caught:
+            at.log.read(first + 1, 1 << 20, upper=40)
+        assert caught.value.code is ErrorCode.KAFKA_STORAGE_ERROR
+        assert at.log.read(first - 1, 1, upper=first)
+        assert at.log.read(int(at.files(".log")[2].stem), 1, upper=40)
+    assert len([text for text in caplog.messages if path.name in text]) == 1
+    assert path.read_bytes() == damaged
+
+
 def test_a_log_that_ends_below_its_recovery_point_is_offline(at: Harness) -> None:
     fill(at, 3)
     at.stop()
