@@ -1,6 +1,7 @@
 """Avro schemas of topics <-> columns of Flink tables.
 
-Read (`from_avro`): the column is NOT NULL exactly where the Avro field is no union with null.
+Read (`from_avro`): the column is NOT NULL exactly where the Avro field is no union with null; `tables` drops that
+for keyed topics, whose deletes are rows with nothing but the key.
 
     Avro                                   Flink                       Avro                     Flink
     boolean                                BOOLEAN                     string, uuid, enum       STRING

@@ -26,12 +26,11 @@ class TopicSchemas:
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The table's columns; key columns are never null."""
-        keys = set(self.key_columns)
-        return tuple(
-            Column(c.name, c.type, nullable=c.nullable and c.name not in keys)
-            for c in from_avro(self.value, self.topic)
-        )
+        """The table's columns.  Of a keyed topic exactly the key is never null: a delete carries nothing else."""
+        columns, keys = from_avro(self.value, self.topic), self.key_columns
+        if not keys:
+            return columns
+        return tuple(Column(c.name, c.type, nullable=c.name not in keys) for c in columns)
 
     @property
     def key_columns(self) -> tuple[str, ...]:

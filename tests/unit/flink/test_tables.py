@@ -45,6 +45,14 @@ def test_a_keyed_topic_is_a_table_whose_null_values_are_deletes() -> None:
     assert "'key.fields' = 'id'" in ddl
 
 
+def test_of_a_keyed_topic_only_the_key_is_not_null_because_deletes_carry_nothing_else() -> None:
+    amount = {"name": "amount", "type": "long"}
+    value = json.dumps({"type": "record", "name": "v", "fields": [{"name": "id", "type": "long"}, amount]})
+    nullable = [column.nullable for column in TopicSchemas("t", KEY, value).columns]
+    assert nullable == [False, True]
+    assert [column.nullable for column in TopicSchemas("t", None, value).columns] == [False, False]
+
+
 def test_only_committed_records_are_read_from_the_beginning() -> None:
     for ddl in (source(KEY), source(None)):
         assert "'properties.isolation.level' = 'read_committed'" in ddl
