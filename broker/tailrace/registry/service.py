@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tailrace.broker import service as broker
+from tailrace.broker.client import PLAINTEXT, ClientSecurity
 from tailrace.broker.config import BrokerConfig, is_loopback
 from tailrace.changes.errors import ConfigError
 from tailrace.registry.addresses import KeptPorts, bind, parse_address, replace_json
@@ -27,10 +28,13 @@ def run(
     *,
     listen: str,
     registry_listen: str,
+    registry_security: ClientSecurity = PLAINTEXT,
     options: Mapping[str, Any] | None = None,
     endpoints_file: Path | None = None,
 ) -> None:
     """Serve until SIGTERM.  `options` are fields of BrokerConfig, but for data_dir, host and port.
+
+    `registry_security`: how the registry logs in to the broker's first listener.
 
     `endpoints_file` is replaced once both answer: bootstrap and registry_url.
 
@@ -43,7 +47,7 @@ def run(
     _check_places(config, registry_host)
     ports = KeptPorts(data_dir / "ports.json")
     listener = bind(registry_host, registry_port or ports.get("registry"))
-    registry = RegistryThread(listener)
+    registry = RegistryThread(listener, registry_security)
 
     def on_ready(host: str, port: int) -> None:
         """On the broker's loop, which the registry's start asks: it must not wait for it."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import uvicorn
 
-from tailrace.broker.client import Client
+from tailrace.broker.client import Client, ClientSecurity
 from tailrace.registry.http import create_app
 from tailrace.registry.store import Store
 
@@ -18,8 +18,8 @@ _REQUEST_TIMEOUT_S = 30.0
 class RegistryThread:
     """uvicorn on a socket of ours; `failure` is why it could not start."""
 
-    def __init__(self, listener: socket.socket) -> None:
-        self._listener = listener
+    def __init__(self, listener: socket.socket, security: ClientSecurity) -> None:
+        self._listener, self._security = listener, security
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self._client: Client | None = None
@@ -38,7 +38,12 @@ class RegistryThread:
 
     def _start(self, bootstrap: str) -> str:
         """Replay the store and begin to answer; return the url."""
-        self._client = Client(bootstrap, client_id="schema-registry", request_timeout_s=_REQUEST_TIMEOUT_S)
+        self._client = Client(
+            bootstrap,
+            client_id="schema-registry",
+            security=self._security,
+            request_timeout_s=_REQUEST_TIMEOUT_S,
+        )
         store = Store(self._client)
         store.open()
         self._server = uvicorn.Server(

@@ -26,6 +26,11 @@ class ServiceOptions:
     registry_listen: str = option(
         "tailrace.registry.listen", "127.0.0.1:8081", "Address of the schema registry, host:port."
     )
+    registry_login: Path | None = option(
+        "tailrace.registry.command.config",
+        None,
+        "Properties file by which the registry logs in to a broker with TLS or SASL, as --command-config has it.",
+    )
     log_format: str = option("tailrace.log.format", "text", "How the log is written: text or json.")
 
     def __post_init__(self) -> None:
@@ -107,6 +112,6 @@ def _of_file(file: Path) -> dict[str, Any]:
     document = load_document(file, kind="broker file", example="num.partitions: 1")
     fields = read_at(document, (), document.data, all_options())
     document.raise_problems()
-    if "data_dir" in fields:  # like every path of a file: relative to it
-        fields["data_dir"] = file.resolve().parent / fields["data_dir"]
+    for path in {"data_dir", "registry_login"} & fields.keys():  # like every path of a file: relative to it
+        fields[path] = file.resolve().parent / fields[path]
     return fields

@@ -45,8 +45,10 @@ def broker(
     settings: tuple[str, ...],
 ) -> int:
     """Run the broker and its schema registry alone.  Flags override the file."""
+    from tailrace.broker.client import PLAINTEXT
     from tailrace.changes.logs import log_to_stderr
     from tailrace.pipeline.broker_file import read_broker_options
+    from tailrace.pipeline.command_config import read_command_config
     from tailrace.registry.service import run
 
     flags: dict[str, object] = {
@@ -58,11 +60,13 @@ def broker(
         "tailrace.insecure": insecure or None,
     }
     options = read_broker_options(file, flags, settings)
+    login = options.service.registry_login
     log_to_stderr(options.log_format)
     run(
         options.data_dir,
         listen=options.service.listen,
         registry_listen=options.service.registry_listen,
+        registry_security=read_command_config(login).security if login else PLAINTEXT,
         options=options.broker,
     )
     return 0

@@ -7,11 +7,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from tests.fixtures.certificates import Certificates
 from tests.fixtures.wire import WireClient, create
+
+from tailrace.changes.errors import TailraceError
+from tailrace.registry.client import RegistryClient
 
 COMMAND = [sys.executable, "-m", "tailrace.pipeline.cli", "broker"]
 
@@ -101,3 +105,53 @@ def test_help_lists_every_option_and_imports_nothing_heavy() -> None:
     ).stderr
     for heavy in ("pyarrow", "numba", "uvicorn", "pydantic", "numpy"):
         assert f" {heavy}\n" not in imported
+
+
+SECURED = """\
+log.dir: data
+tailrace.registry.listen: 127.0.0.1:{registry}
+listeners: SASL_SSL://127.0.0.1:{broker}
+ssl.keystore.location: {folder}/broker.pem
+authorizer.class.name: StandardAuthorizer
+super.users: User:ops
+tailrace.scram.users: ops=a-long-password
+"""
+LOGIN = """\
+security.protocol=SASL_SSL
+sasl.mechanism=SCRAM-SHA-512
+sasl.username=ops
+sasl.password=a-long-password
+ssl.ca.location={authority}
+"""
+
+
+def secured(tmp_path: Path, certificates: Certificates, more: str = "") -> tuple[Path, int]:
+    file, registry = tmp_path / "broker.yaml", free_port()
+    place = {"registry": registry, "broker": free_port(), "folder": certificates.folder}
+    file.write_text(SECURED.format(**place) + more)
+    (tmp_path / "login.properties").write_text(LOGIN.format(authority=certificates.authority))
+    return file, registry
+
+
+def test_the_registry_logs_in_to_a_broker_that_asks_for_it(
+    tmp_path: Path, certificates: Certificates
+) -> None:
+    file, port = secured(tmp_path, certificates, "tailrace.registry.command.config: login.properties\n")
+    with serving(file) as process, closing(RegistryClient(f"http://127.0.0.1:{port}")) as registry:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                assert registry.register("orders-value", '"string"') == 1
+                break
+            except TailraceError:
+                assert process.poll() is None and time.monotonic() < deadline
+                time.sleep(0.05)
+
+
+def test_a_registry_without_a_login_ends_with_the_reason(tmp_path: Path, certificates: Certificates) -> None:
+    file, _ = secured(tmp_path, certificates)
+    with serving(file) as process:
+        _, log = process.communicate(timeout=60)
+    assert process.returncode
+    assert "speaks TLS" in log and "security.protocol" in log
+    assert "Traceback" not in log
