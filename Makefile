@@ -6,7 +6,7 @@ BIN := .venv/bin
 STATES ?= 1000000
 INTEROP := interop-kgo interop-kafka-tools interop-kcat interop-kafka-python
 
-.PHONY: help setup demo test lint types unit bench lock clean interop fuzz jepsen crash-states $(INTEROP)
+.PHONY: help setup demo test lint types unit bench bench-broker lock clean interop fuzz jepsen crash-states $(INTEROP)
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/'
@@ -39,6 +39,9 @@ test: lint types  ## everything CI runs
 
 bench: setup  ## CPU us/row and rows/s, next to pg_recvlogical and COPY (not part of CI)
 	$(BIN)/python -m tests.benchmarks
+
+bench-broker: setup  ## the broker next to Apache Kafka: MB/s, CPU per GB, memory, start after SIGKILL (not part of CI)
+	$(BIN)/python -m tests.benchmarks.broker --restart-gb 10
 
 interop: setup  ## every client's own test suite against the broker, with a table (interop-kgo and so on: one suite)
 	$(BIN)/python -m tests.conformance
