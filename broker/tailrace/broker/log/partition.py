@@ -2,7 +2,6 @@
 
 import logging
 import struct
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from tailrace.broker.log.epochs import LeaderEpochs
 from tailrace.broker.log.errors import LogError
 from tailrace.broker.log.index import AbortedTransaction
 from tailrace.broker.log.producers import ActiveProducer, ProducerStates
+from tailrace.broker.log.reading import SegmentReader
 from tailrace.broker.log.segment import MAX_RELATIVE_OFFSET, Segment
 from tailrace.broker.log.snapshots import write_snapshot
 from tailrace.broker.log.sync import SyncRound
@@ -34,7 +34,6 @@ CRASH_POINTS = (
     "broker.log.roll_snapshot_written",
     "broker.log.after_roll",
 )
-_KEPT_PLACES = 64
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +75,7 @@ class PartitionLog:
         self.config = config
         self.disk = segments[-1].disk
         self.segments = segments
+        self._reader = SegmentReader(segments)  # the same list: exchanges happen in place
         self.states = producers
         self.epochs = epochs
         self._clock = clock
@@ -87,7 +87,6 @@ class PartitionLog:
         self._torn = False
         self._damage_told = False
         self.closed = False
-        self._places: dict[int, tuple[Segment, int]] = {}
         self._first_end = self._end
         self.bytes_in = self.bytes_out = 0
 
@@ -290,22 +289,10 @@ class PartitionLog:
                 ErrorCode.OFFSET_OUT_OF_RANGE,
                 f"offset {offset} of {self.topic}-{self.partition} is not in [{self._start}, {self._end}]",
             )
-        found: list[memoryview | bytes] = []
         if offset >= upper:
-            return found
+            return []
         with self._telling_of_damage(offset):
-            segment, position = self._place_of(offset)
-            while True:
-                data, next_offset = segment.read(position, max_bytes, upper, at_least_one and not found)
-                if data:
-                    found.append(data)
-                    max_bytes -= len(data)
-                    position += len(data)
-                    self._remember(next_offset, segment, position)
-                following = self._after(segment) if position == segment.size else None
-                if following is None or max_bytes <= 0 or following.base_offset >= upper:
-                    return found
-                segment, position = following, 0
+            return self._reader.read(offset, max_bytes, upper=upper, at_least_one=at_least_one)
 
     @contextmanager
     def _telling_of_damage(self, offset: int) -> Iterator[None]:
@@ -321,40 +308,13 @@ class PartitionLog:
                 f"cannot read {self.topic}-{self.partition} at offset {offset} in {self.directory}: {error}",
             ) from error
 
-    def _place_of(self, offset: int) -> tuple[Segment, int]:
-        place = self._places.get(offset)
-        if place is not None:
-            return place
-        segment = self.segment_of(offset)
-        return segment, segment.position_of(offset)
-
-    def _remember(self, offset: int, segment: Segment, position: int) -> None:
-        """A consumer asks next for the offset after what it got: keep where that stands."""
-        if len(self._places) >= _KEPT_PLACES:
-            del self._places[next(iter(self._places))]
-        self._places[offset] = segment, position
-
     def segment_of(self, offset: int) -> Segment:
         """The segment that holds `offset`, or the first one when it lies before the log."""
-        return self.segments[self._segment_number(offset)]
-
-    def _segment_number(self, offset: int) -> int:
-        return max(bisect_right(self.segments, offset, key=lambda segment: segment.base_offset) - 1, 0)
-
-    def _after(self, segment: Segment) -> Segment | None:
-        number = self._segment_number(segment.base_offset) + 1
-        return self.segments[number] if number < len(self.segments) else None
+        return self._reader.segment_of(offset)
 
     def aborted_transactions(self, start: int, upper: int) -> list[tuple[int, int]]:
         """(producer id, first offset) of the aborted transactions with records in [start, upper)."""
-        found = []
-        for segment in self.segments[self._segment_number(start) :]:
-            for entry in segment.aborted.entries:
-                if entry.last_offset >= start and entry.first_offset < upper:
-                    found.append((entry.producer_id, entry.first_offset))
-                if entry.last_stable_offset >= upper:
-                    return found
-        return found
+        return self._reader.aborted_transactions(start, upper)
 
     def offset_for_timestamp(self, timestamp_ms: int, upper: int) -> TimestampedOffset | None:
         """First record at or after `timestamp_ms` in [log start, `upper`).  Raises KAFKA_STORAGE_ERROR."""
@@ -438,7 +398,7 @@ class PartitionLog:
     def replace_segments(self, first: int, count: int, replacements: list[Segment]) -> list[Segment]:
         """Put `replacements` in the place of `count` segments, which are returned as they are."""
         old, self.segments[first : first + count] = self.segments[first : first + count], replacements
-        self._places.clear()
+        self._reader.forget_places()
         self._start = max(self._start, self.segments[0].base_offset)
         return old
 

@@ -85,7 +85,7 @@ def test_every_offset_is_reached_by_following_reads_over_segments(at: Harness, m
                 seen.append(header.base_offset)
         assert len(views) == 1 or sum(map(len, views)) <= max_bytes
     for start in range(at.log.log_end_offset):
-        at.log._places.clear()
+        at.log._reader.forget_places()
         first = read_header(at.log.read(start, 1, upper=at.log.log_end_offset)[0])
         assert first.base_offset <= start <= first.last_offset
 
