@@ -1,12 +1,11 @@
 """SIGKILL of the source process at each of its crash points, under load: nothing is lost, nothing is doubled."""
 
-import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from pathlib import Path
 
 import psycopg
@@ -21,19 +20,13 @@ from tailrace.connectors.service import CRASH_POINTS
 pytestmark = [pytest.mark.postgres, pytest.mark.crash]
 
 _PROGRAM = """
-import json, logging, signal, sys, threading
-from pathlib import Path
-from tailrace.changes import TableId
-from tailrace.connectors.service import SourcePartConfig, run
+import logging, pickle, signal, sys, threading
+from tailrace.connectors.service import run
 
 logging.basicConfig(level=logging.INFO)
-told = json.loads(sys.argv[1])
-told["topics"] = {TableId.parse(table): topic for table, topic in told["topics"].items()}
-told["tables_needing_keys"] = frozenset(told["topics"])
-told["data_dir"] = Path(told["data_dir"])
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
-run(SourcePartConfig(**told), stop)
+run(pickle.load(open(sys.argv[1], "rb")), stop)
 """
 
 
@@ -58,13 +51,11 @@ def shop(postgres: str, stack: Stack, tmp_path: Path) -> Iterator[Shop]:
 
 def start(shop: Shop, log_path: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """The source part as a process of its own."""
-    told = {field.name: getattr(shop.config, field.name) for field in fields(shop.config)}
-    told["topics"] = {str(table): topic for table, topic in shop.config.topics.items()}
-    told["data_dir"] = str(shop.data_dir)
-    del told["tables_needing_keys"]
+    config = log_path.with_suffix(".config")
+    config.write_bytes(pickle.dumps(shop.config))
     with log_path.open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, json.dumps(told)],
+            [sys.executable, "-c", _PROGRAM, str(config)],
             stdout=log,
             stderr=log,
             env={**os.environ, **environment},

@@ -241,6 +241,9 @@ class _OneUser:
     def find(self, name: str, mechanism: Mechanism) -> Any:
         return _CREDENTIALS[mechanism] if name == "user" else None
 
+    def pretended(self, name: str, mechanism: Mechanism) -> Any:
+        return _CREDENTIALS[mechanism]
+
     def any_of(self, name: str) -> Any:
         return (Mechanism.SHA_256, _CREDENTIALS[Mechanism.SHA_256]) if name == "user" else None
 
