@@ -4,7 +4,6 @@
 what fits a minute and reaches each group of APIs once.
 """
 
-import contextlib
 from pathlib import Path
 
 import pytest
@@ -40,5 +39,8 @@ def test_kafkas_own_tools_print_what_they_print_of_apache_kafka(
 
 
 def test_kcat_lists_produces_and_consumes_with_every_codec_in_groups_and_transactions(tmp_path: Path) -> None:
-    with contextlib.suppress(MissingToolchain):  # a machine without apt, which `make interop` reports
-        assert judge(kcat.run((), tmp_path), Expectations.load(kcat.NAME)).problems == []
+    try:
+        run = kcat.run((), tmp_path)
+    except MissingToolchain as error:  # neither kcat nor apt
+        pytest.skip(str(error))
+    assert judge(run, Expectations.load(kcat.NAME)).problems == []
