@@ -56,9 +56,8 @@ def describe_groups(
 
     def finish(answer: m.DescribeGroupsResponse) -> m.DescribeGroupsResponse:
         for group in answer.groups:
-            denied = group.error_code == DENIED[_GROUP]
-            if not denied and group.authorized_operations != _NOT_ASKED:
-                group.authorized_operations = access.operations(_GROUP, group.group_id)
+            if group.error_code != DENIED[_GROUP]:
+                _tell_operations(access, group)
         return answer
 
     return then(
@@ -131,8 +130,7 @@ def consumer_group_describe(
                 group.error_message = (
                     "The group has described topic(s) that the client is not authorized to describe."
                 )
-            if group.authorized_operations != _NOT_ASKED:
-                group.authorized_operations = access.operations(_GROUP, group.group_id)
+            _tell_operations(access, group)
         return answer
 
     return then(
@@ -147,6 +145,12 @@ def consumer_group_describe(
         ),
         finish,
     )
+
+
+def _tell_operations(access: Access, group: m.DescribedGroup | m.DescribedConsumerGroup) -> None:
+    """What the principal may do with a group, where it asked for that."""
+    if group.authorized_operations != _NOT_ASKED:
+        group.authorized_operations = access.operations(_GROUP, group.group_id)
 
 
 def _topics_of(group: m.DescribedConsumerGroup) -> set[str]:

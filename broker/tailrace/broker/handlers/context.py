@@ -9,8 +9,11 @@ from tailrace.broker.broker import Broker
 from tailrace.broker.caller import ANYBODY, Caller
 from tailrace.broker.log import LogError
 from tailrace.broker.protocol import NULL_UUID
+from tailrace.broker.topics import Topic
 from tailrace.security.authorizer import Access
 from tailrace.security.principals import Principal
+
+_ADMIN_CLIENT = "__admin_client"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,10 @@ class RequestContext:
     def address(self) -> tuple[str, int]:
         """Host and port of this broker as this client reaches it."""
         return self.caller.advertised or (self.broker.host, self.broker.port)
+
+    def may_write(self, topic: Topic) -> bool:
+        """Internal topics are written by the broker, and by clients with the id of Kafka's own admin client."""
+        return not topic.internal or self.client_id == _ADMIN_CLIENT
 
     def topic_name(self, name: str, topic_id: bytes) -> str | None:
         """The name of a topic asked for by name or id; None: there is no topic with the id."""

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from dataclasses import dataclass
-from uuid import UUID
 
 from tailrace.broker.handlers.context import RequestContext
 from tailrace.broker.log import LogError, PartitionLog
@@ -115,10 +114,7 @@ def _read(context: RequestContext, request: FetchRequest) -> _Result:
 def _topic_name(context: RequestContext, topic: FetchTopic) -> str | None:
     if context.version < _FIRST_VERSION_WITH_IDS:
         return topic.topic
-    try:
-        return context.broker.topics.by_id(UUID(bytes=topic.topic_id)).name
-    except LogError:
-        return None
+    return context.topic_name("", topic.topic_id) or None
 
 
 def _read_partition(

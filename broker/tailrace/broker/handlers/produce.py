@@ -3,7 +3,6 @@
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 from tailrace.broker.handlers.context import CloseConnection, RequestContext
 from tailrace.broker.log import LogError, PartitionLog
@@ -21,7 +20,6 @@ from tailrace.broker.protocol.messages import (
 from tailrace.broker.records.batch import HEADER_BYTES, read_header
 from tailrace.changes import crash_point
 
-_ADMIN_CLIENT = "__admin_client"
 _FIRST_VERSION_WITH_ABORTABLE = 11
 _FIRST_VERSION_THAT_JOINS = 12
 _FIRST_VERSION_WITH_IDS = 13
@@ -81,7 +79,7 @@ def _joining(context: RequestContext, request: ProduceRequest) -> _Joining | Non
             if found is None or not 0 <= data.index < found.partitions or len(batch) < HEADER_BYTES:
                 continue
             header = read_header(batch)
-            if header.is_transactional and (context.client_id == _ADMIN_CLIENT or not found.internal):
+            if header.is_transactional and context.may_write(found):
                 partitions.append((found.name, data.index))
                 producer = producer or (header.producer_id, header.producer_epoch)
     if producer is None or request.transactional_id is None:
@@ -146,10 +144,7 @@ def _name_of(context: RequestContext, topic: TopicProduceData) -> str | None:
     """The topic's name, None for an id that no topic has."""
     if context.version < _FIRST_VERSION_WITH_IDS:
         return topic.name
-    try:
-        return context.broker.topics.by_id(UUID(bytes=topic.topic_id)).name
-    except LogError:
-        return None
+    return context.topic_name("", topic.topic_id) or None
 
 
 def _append(
@@ -193,7 +188,7 @@ def _writable(context: RequestContext, request: ProduceRequest, topic: str, part
     if request.acks not in (-1, 0, 1):
         raise _Refused(ErrorCode.INVALID_REQUIRED_ACKS)
     found = context.broker.topics.get(topic)
-    if found.internal and context.client_id != _ADMIN_CLIENT:
+    if not context.may_write(found):
         raise _Refused(ErrorCode.INVALID_TOPIC_EXCEPTION, f"{topic} is written by the broker only")
     return context.broker.topics.log(topic, partition)
 

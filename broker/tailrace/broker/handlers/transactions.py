@@ -24,7 +24,6 @@ from tailrace.broker.protocol.messages import (
     TxnOffsetCommitResponseTopic,
 )
 
-_ADMIN_CLIENT = "__admin_client"
 _FIRST_VERSION_WITH_BUMP = 5
 
 
@@ -77,8 +76,7 @@ def _writable(context: RequestContext, place: Place) -> ErrorCode:
     topic = context.broker.topics.find(place[0])
     if topic is None or not 0 <= place[1] < topic.partitions:
         return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-    internal = topic.internal and context.client_id != _ADMIN_CLIENT
-    return ErrorCode.INVALID_TOPIC_EXCEPTION if internal else ErrorCode.NONE
+    return ErrorCode.NONE if context.may_write(topic) else ErrorCode.INVALID_TOPIC_EXCEPTION
 
 
 async def add_offsets_to_txn(
