@@ -1,6 +1,7 @@
 """One broker without its sockets: logs, catalog, coordinators, and the work that time brings."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from tailrace.broker.protection import Protection
 from tailrace.broker.records.record import Record, encode_batch
 from tailrace.broker.topics import DATABASE, Topics
 from tailrace.broker.waiting_fetches import WaitingFetches
+from tailrace.changes.errors import operating_system_error
 from tailrace.changes.status import StatusFile
 
 _GROUP_TICK_S = 0.1
@@ -156,10 +158,9 @@ class Broker:
         await asyncio.gather(*self._work, return_exceptions=True)
         if self.failure is None:
             await self.flusher.close()
-            self._write_status("stopped")
             self.logs.close()
-        else:
-            self._write_status("failed")
+        with contextlib.suppress(OSError):  # a full disk must not keep the rest from closing
+            self._write_status("stopped" if self.failure is None else "failed")
         self.security.close()
         self.topics.close()
 
@@ -174,6 +175,8 @@ class Broker:
                 await work()
             except StorageFailure:
                 return  # `_fail` has been told
+            except OSError as error:  # a full disk: no bug, and no place for a traceback
+                _log.warning("periodic work will be tried again: %s", operating_system_error(error))
             except Exception:  # noqa: BLE001 - one bad round must not end retention, timeouts or status
                 _log.exception("periodic work failed and will be tried again")
             await asyncio.sleep(period_s)

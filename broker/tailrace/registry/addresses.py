@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tailrace.changes.errors import ConfigError, TailraceError
+from tailrace.changes.whole_file import replace_file
 
 
 class KeptPorts:
@@ -56,6 +57,4 @@ def parse_address(text: str) -> tuple[str, int]:
 
 def replace_json(path: Path, document: Mapping[str, object]) -> None:
     """Write a document whole or not at all; a reader never sees half of it."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(document))
-    temporary.replace(path)
+    replace_file(path, [json.dumps(document).encode()], durable=False)

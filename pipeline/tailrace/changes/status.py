@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tailrace.changes.whole_file import replace_file
+
 
 class StatusFile:
     """Writes `<data_dir>/status/<part>.json`; readers see a whole old or a whole new file."""
@@ -41,9 +43,7 @@ class StatusFile:
             "max_rss_bytes": usage.ru_maxrss * 1024,
             **fields,
         }
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(document))
-        temporary.replace(self._path)
+        replace_file(self._path, [json.dumps(document).encode()], durable=False)
 
 
 def read_status(data_dir: Path) -> dict[str, dict[str, Any]]:

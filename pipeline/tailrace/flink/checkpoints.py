@@ -10,7 +10,6 @@ the metadata file (Flink's MetadataV3Serializer): int32 magic 0x4960672d, int32 
 
 import hashlib
 import json
-import os
 import struct
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from tailrace.changes import crash_point
 from tailrace.changes.errors import ConfigError, TailraceError
+from tailrace.changes.whole_file import replace_file
 from tailrace.flink.config import FlinkPartConfig, TransformConfig
 from tailrace.flink.tables import TopicSchemas
 
@@ -89,12 +89,7 @@ class JobState:
             "topics": {schema.topic: [schema.key, schema.value] for schema in schemas},
         }
         crash_point("flink.before_state_file")
-        temporary = self._file.with_suffix(".tmp")
-        with temporary.open("w") as file:
-            file.write(json.dumps(document))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._file)
+        replace_file(self._file, [json.dumps(document).encode()], durable=True)
         crash_point("flink.after_state_file")
 
     def prune(self) -> None:

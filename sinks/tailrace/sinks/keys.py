@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 
 from tailrace.changes import ConfigError
 from tailrace.changes.compiled import kernel
+from tailrace.changes.whole_file import replace_file
 
 Words = npt.NDArray[np.uint64]
 
@@ -105,12 +106,7 @@ def load_secret(cache_dir: Path) -> Secret:
     path = cache_dir / "key-secret"
     cache_dir.mkdir(parents=True, exist_ok=True)
     if not path.exists() or path.stat().st_size != 16:
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            file.write(os.urandom(16))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        replace_file(path, [os.urandom(16)], durable=True)
     words = np.frombuffer(path.read_bytes(), "<u8")
     return int(words[0]), int(words[1])
 

@@ -18,7 +18,6 @@ The file is synced before it gets its name, so a name means a whole file.
 """
 
 import hashlib
-import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from tailrace.changes.whole_file import replace_file
 from tailrace.sinks.backend import DataFile
 from tailrace.sinks.keys import KeyCodes, Secret
 
@@ -70,14 +70,9 @@ class SidecarStore:
             parts.append(run.positions)
         flags = (run.keys.check is not None) | (run.positions is not None) << 1
         path = self._path(file)
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as out:
-            out.write(_HEADER.pack(_MAGIC, self._fingerprint(file), len(run.keys), flags))
-            for part in parts:
-                out.write(np.ascontiguousarray(part).data)
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.replace(path)
+        header = _HEADER.pack(_MAGIC, self._fingerprint(file), len(run.keys), flags)
+        columns = [np.ascontiguousarray(part).view(np.uint8).data for part in parts]
+        replace_file(path, [header, *columns], durable=True)
         return self.load(file) or run
 
     def load(self, file: DataFile) -> KeyRun | None:

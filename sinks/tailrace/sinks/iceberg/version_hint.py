@@ -4,11 +4,12 @@ DuckDB's `iceberg_scan(folder)` and pyiceberg's `StaticTable.from_metadata(folde
 truth: after a kill the hint may name an older version until the next commit.
 """
 
-import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from pyiceberg.table import Table
+
+from tailrace.changes.whole_file import replace_file
 
 _SUFFIX = ".metadata.json"
 
@@ -19,9 +20,5 @@ def write_version_hint(table: Table) -> None:
     if parts.scheme not in ("", "file"):
         return
     metadata = Path(parts.path)
-    temporary = metadata.parent / ".version-hint.tmp"
-    with temporary.open("w") as file:
-        file.write(metadata.name.removesuffix(_SUFFIX))
-        file.flush()
-        os.fsync(file.fileno())  # a power cut must not leave an empty hint under the name
-    temporary.replace(metadata.parent / "version-hint.text")
+    version = metadata.name.removesuffix(_SUFFIX).encode()
+    replace_file(metadata.parent / "version-hint.text", [version], durable=True)
