@@ -88,6 +88,15 @@ class Broker:
             self.clock,
         )
         self._state_topic = self._internal_topic(TRANSACTION_STATE, config.transaction_topic_partitions)
+        self.markers = Markers(
+            topics=self.topics,
+            logs=self.logs,
+            flusher=self.flusher,
+            clock=self.clock,
+            on_offsets_end=lambda partition, producer_id, commit: self.group_log.offsets.end_transaction(
+                partition, producer_id, commit=commit
+            ),
+        )
         self.transactions = TransactionCoordinator(
             TransactionLimits(
                 config.transaction_max_timeout_ms,
@@ -95,15 +104,7 @@ class Broker:
                 config.transaction_version,
             ),
             StateLog(self._state_topic, value_version=min(config.transaction_version, 1)),
-            Markers(
-                topics=self.topics,
-                logs=self.logs,
-                flusher=self.flusher,
-                clock=self.clock,
-                on_offsets_end=lambda partition, producer_id, commit: self.group_log.offsets.end_transaction(
-                    partition, producer_id, commit=commit
-                ),
-            ),
+            self.markers,
             ProducerIdBlocks(self.topics),
             self.clock,
         )

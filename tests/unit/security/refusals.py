@@ -45,6 +45,7 @@ class Row:
     first: int = 0
     last: int = 99
     silent_until: int = -1  # up to this version there is no field for an error, and nothing is told
+    enough: tuple[Operation, ...] = ()  # each of them does as well as the first need's operation
     refused_as: ErrorCode | None = None  # where it is not the error of the resource's type
 
     def __str__(self) -> str:
@@ -137,6 +138,12 @@ def _configs(kind: int, request: Any, resource: Any, *more: Any) -> Make:
     return lambda names, target: request([resource(kind, "1" if kind == 4 else n, *more) for n in names])
 
 
+def _write_txn_markers(names: Sequence[str], target: Target) -> m.WriteTxnMarkersRequest:
+    topics = [m.WritableTxnMarkerTopic(n, [0]) for n in names]
+    marker = m.WritableTxnMarker(target.producer_id, target.producer_epoch, False, topics)
+    return m.WriteTxnMarkersRequest([marker])
+
+
 _TOPIC_CONFIG, _BROKER_CONFIG, _GROUP_CONFIG = 2, 4, 32
 _ANY = 1
 _ACL_FILTER = (_ANY, None, _ANY, None, None, _ANY, _ANY)
@@ -178,7 +185,7 @@ ROWS: tuple[Row, ...] = (
     Row("CREATE_TOPICS", lambda names, t: m.CreateTopicsRequest([
         m.CreatableTopic(n, 1, 1) for n in names]), ((TOPIC, O.CREATE),), many=True),
     _cluster("CREATE_TOPICS", O.CREATE, lambda names, t: m.CreateTopicsRequest([
-        m.CreatableTopic(n, 1, 1) for n in names]), about="by the cluster",
+        m.CreatableTopic(n, 1, 1) for n in names]), about="by the cluster", enough=(O.WRITE,),
              refused_as=ErrorCode.TOPIC_AUTHORIZATION_FAILED),
     Row("DELETE_TOPICS", lambda names, t: m.DeleteTopicsRequest(
         [m.DeleteTopicState(n) for n in names], list(names)), ((TOPIC, O.DELETE),), many=True),
@@ -188,7 +195,7 @@ ROWS: tuple[Row, ...] = (
         m.DeleteRecordsTopic(n, [m.DeleteRecordsPartition(0, 0)]) for n in names]), ((TOPIC, O.DELETE),), many=True),
     Row("INIT_PRODUCER_ID", lambda names, t: m.InitProducerIdRequest(names[0], 10_000), ((TXN, O.WRITE),)),
     _cluster("INIT_PRODUCER_ID", O.IDEMPOTENT_WRITE, lambda names, t: m.InitProducerIdRequest(None, 0),
-             about="idempotence"),
+             about="idempotence", enough=(O.WRITE,)),
     Row("INIT_PRODUCER_ID", lambda names, t: m.InitProducerIdRequest(None, 0), ((TOPIC, O.WRITE),),
         about="idempotence by a topic", refused_as=ErrorCode.CLUSTER_AUTHORIZATION_FAILED),
     Row("OFFSET_FOR_LEADER_EPOCH", lambda names, t: m.OffsetForLeaderEpochRequest(topics=[
@@ -201,6 +208,8 @@ ROWS: tuple[Row, ...] = (
         names[0], t.producer_id, t.producer_epoch, names[0]), ((TXN, O.WRITE), (GROUP, O.READ))),
     Row("END_TXN", lambda names, t: m.EndTxnRequest(names[0], t.producer_id, t.producer_epoch, True),
         ((TXN, O.WRITE),)),
+    _cluster("WRITE_TXN_MARKERS", O.CLUSTER_ACTION, _write_txn_markers, enough=(O.ALTER,)),
+    _cluster("WRITE_TXN_MARKERS", O.ALTER, _write_txn_markers, about="by an operator", enough=(O.CLUSTER_ACTION,)),
     Row("TXN_OFFSET_COMMIT", _txn_offset_commit, ((TXN, O.WRITE), (GROUP, O.READ), (TOPIC, O.READ))),
     _cluster("DESCRIBE_ACLS", O.DESCRIBE, lambda names, t: m.DescribeAclsRequest(*_ACL_FILTER)),
     _cluster("CREATE_ACLS", O.ALTER, lambda names, t: m.CreateAclsRequest([m.AclCreation(*_ACL)])),

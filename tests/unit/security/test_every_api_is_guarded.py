@@ -280,9 +280,8 @@ def test_other_operations_and_other_names_do_not_help(place: Place, row: Row) ->
         Operation.DESCRIBE: {Operation.READ, Operation.WRITE, Operation.DELETE, Operation.ALTER},
         Operation.DESCRIBE_CONFIGS: {Operation.ALTER_CONFIGS},
     }.get(operation, set())
-    others = [o for o in Operation if o > Operation.ALL and o is not operation and o not in implied]
-    if row.about.startswith("by the cluster") or row.about == "idempotence":
-        others = [o for o in others if o is not Operation.WRITE]
+    helping = {operation, *implied, *row.enough}
+    others = [o for o in Operation if o > Operation.ALL and o not in helping]
     version = versions(row)[-1]
     with WireClient(place.secured) as clerk:
         log_in(clerk, CLERK, PASSWORD)

@@ -8,6 +8,7 @@ from tailrace.broker.coordinator.transaction import EPOCH_BUMP_VERSION, Partitio
 from tailrace.broker.coordinator.transactions import CoordinatorLogError
 from tailrace.broker.log import Clock, Flusher, LogError, LogManager, PartitionLog
 from tailrace.broker.protocol import ErrorCode
+from tailrace.broker.records.batch import Marker
 from tailrace.broker.topics import Topics
 from tailrace.changes import crash_point
 
@@ -79,8 +80,17 @@ class Markers:
         self, partitions: Iterable[Partition], producer_id: int, epoch: int, *, commit: bool, version: int = 0
     ) -> frozenset[Partition]:
         """Write a marker to every partition and make them durable together; returns those that failed."""
+        marker = Marker(commit, self._logs.leader_epoch)
+        errors = await self.append(partitions, producer_id, epoch, marker, version)
+        # a deleted topic needs no marker; a newer epoch in the log has ended this transaction there
+        return frozenset(p for p, error in errors.items() if error is ErrorCode.KAFKA_STORAGE_ERROR)
+
+    async def append(
+        self, partitions: Iterable[Partition], producer_id: int, epoch: int, marker: Marker, version: int
+    ) -> dict[Partition, ErrorCode]:
+        """Append one marker to every partition; what came of each, when all that was written is durable."""
         crash_point("broker.before_markers")
-        failed: set[Partition] = set()
+        errors: dict[Partition, ErrorCode] = {}
         written: list[tuple[Partition, PartitionLog, int]] = []
         for topic, partition in partitions:
             try:
@@ -90,21 +100,20 @@ class Markers:
                 result = log.append_marker(
                     producer_id,
                     epoch,
-                    self._logs.leader_epoch,
-                    commit=commit,
+                    marker.coordinator_epoch,
+                    commit=marker.commit,
                     now_ms=self._clock.now_ms(),
                     leader_epoch=self._logs.leader_epoch,
                 )
             except LogError as error:
-                # a deleted topic needs no marker; a newer epoch in the log has ended this transaction there
-                if error.code is ErrorCode.KAFKA_STORAGE_ERROR:
-                    failed.add((topic, partition))
+                errors[topic, partition] = error.code
                 continue
+            errors[topic, partition] = ErrorCode.NONE
             written.append(((topic, partition), log, result.last_offset + 1))
             crash_point("broker.between_markers")
         await self._flusher.wait_durable([(log, end) for _, log, end in written])
         for (topic, partition), _, _ in written:
             if topic == CONSUMER_OFFSETS:
-                self._on_offsets_end(partition, producer_id, commit)
+                self._on_offsets_end(partition, producer_id, marker.commit)
         crash_point("broker.after_markers")
-        return frozenset(failed)
+        return errors

@@ -70,6 +70,15 @@ def end_txn(context: RequestContext, access: Access, request: m.EndTxnRequest, h
     return refused(context, ApiKey.END_TXN, request, error) if error else handler(context, request)
 
 
+def write_txn_markers(
+    context: RequestContext, access: Access, request: m.WriteTxnMarkersRequest, handler: Handler
+) -> Answer:
+    """ALTER on the cluster, which operators have, or CLUSTER_ACTION, which brokers have."""
+    if access.may_cluster(Operation.ALTER) or access.may_cluster(Operation.CLUSTER_ACTION):
+        return handler(context, request)
+    return refused(context, ApiKey.WRITE_TXN_MARKERS, request, ErrorCode.CLUSTER_AUTHORIZATION_FAILED)
+
+
 def txn_offset_commit(
     context: RequestContext, access: Access, request: m.TxnOffsetCommitRequest, handler: Handler
 ) -> Answer:

@@ -1,7 +1,11 @@
-"""InitProducerId (22), AddPartitionsToTxn (24), AddOffsetsToTxn (25), EndTxn (26), TxnOffsetCommit (28)."""
+"""InitProducerId (22), AddPartitionsToTxn (24), AddOffsetsToTxn (25), EndTxn (26), WriteTxnMarkers (27),
+TxnOffsetCommit (28).
+"""
+
+import asyncio
 
 from tailrace.broker.coordinator.internal_topic import CONSUMER_OFFSETS
-from tailrace.broker.coordinator.schemas import OffsetValue
+from tailrace.broker.coordinator.schemas import OffsetValue, by_topic
 from tailrace.broker.coordinator.transaction import EPOCH_BUMP_VERSION
 from tailrace.broker.handlers.context import RequestContext
 from tailrace.broker.handlers.offsets import Place, check_ownership, check_place, storage_error_of_offsets
@@ -22,7 +26,14 @@ from tailrace.broker.protocol.messages import (
     TxnOffsetCommitResponse,
     TxnOffsetCommitResponsePartition,
     TxnOffsetCommitResponseTopic,
+    WritableTxnMarker,
+    WritableTxnMarkerPartitionResult,
+    WritableTxnMarkerResult,
+    WritableTxnMarkerTopicResult,
+    WriteTxnMarkersRequest,
+    WriteTxnMarkersResponse,
 )
+from tailrace.broker.records.batch import Marker
 
 _FIRST_VERSION_WITH_BUMP = 5
 
@@ -110,6 +121,43 @@ async def end_txn(context: RequestContext, request: EndTxnRequest) -> EndTxnResp
         bump=bump,
     )
     return EndTxnResponse(0, _in_version(context, ended.error, 2), ended.producer_id, ended.epoch)
+
+
+async def write_txn_markers(
+    context: RequestContext, request: WriteTxnMarkersRequest
+) -> WriteTxnMarkersResponse:
+    """Markers that an operator wants (KIP-664), whatever the coordinator thinks; answered when durable.
+
+    The coordinator is not told, as in Kafka: what it still holds open ends with a marker of its own.
+    """
+    results: dict[int, dict[Place, ErrorCode]] = {}
+    written = await asyncio.gather(*(_write_marker(context, marker) for marker in request.markers))
+    for marker, errors in zip(request.markers, written, strict=True):
+        if errors:
+            results.setdefault(marker.producer_id, {}).update(errors)
+    return WriteTxnMarkersResponse([_marked(producer_id, errors) for producer_id, errors in results.items()])
+
+
+async def _write_marker(context: RequestContext, asked: WritableTxnMarker) -> dict[Place, ErrorCode]:
+    places = [(topic.name, index) for topic in asked.topics for index in topic.partition_indexes]
+    if asked.producer_id < 0 or asked.producer_epoch < 0:
+        return dict.fromkeys(places, ErrorCode.UNKNOWN_SERVER_ERROR)  # nobody; Kafka has no better word
+    marker = Marker(asked.transaction_result, asked.coordinator_epoch)
+    return await context.broker.markers.append(
+        dict.fromkeys(places), asked.producer_id, asked.producer_epoch, marker, asked.transaction_version
+    )
+
+
+def _marked(producer_id: int, errors: dict[Place, ErrorCode]) -> WritableTxnMarkerResult:
+    return WritableTxnMarkerResult(
+        producer_id,
+        [
+            WritableTxnMarkerTopicResult(
+                topic, [WritableTxnMarkerPartitionResult(index, errors[topic, index]) for index in indexes]
+            )
+            for topic, indexes in by_topic(errors).items()
+        ],
+    )
 
 
 async def txn_offset_commit(

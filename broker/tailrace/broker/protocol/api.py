@@ -38,6 +38,7 @@ class ApiKey(IntEnum):
     ADD_PARTITIONS_TO_TXN = 24
     ADD_OFFSETS_TO_TXN = 25
     END_TXN = 26
+    WRITE_TXN_MARKERS = 27
     TXN_OFFSET_COMMIT = 28
     DESCRIBE_ACLS = 29
     CREATE_ACLS = 30
@@ -115,6 +116,7 @@ APIS: dict[ApiKey, Api] = {
     ),
     ApiKey.ADD_OFFSETS_TO_TXN: _api(m.AddOffsetsToTxnRequest, m.AddOffsetsToTxnResponse, "0-4", "3+"),
     ApiKey.END_TXN: _api(m.EndTxnRequest, m.EndTxnResponse, "0-5", "3+"),
+    ApiKey.WRITE_TXN_MARKERS: _api(m.WriteTxnMarkersRequest, m.WriteTxnMarkersResponse, "1-2", "1+"),
     ApiKey.TXN_OFFSET_COMMIT: _api(m.TxnOffsetCommitRequest, m.TxnOffsetCommitResponse, "0-5", "3+"),
     ApiKey.DESCRIBE_ACLS: _api(m.DescribeAclsRequest, m.DescribeAclsResponse, "1-3", "2+"),
     ApiKey.CREATE_ACLS: _api(m.CreateAclsRequest, m.CreateAclsResponse, "1-3", "2+"),

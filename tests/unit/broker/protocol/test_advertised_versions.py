@@ -21,7 +21,6 @@ APACHE_KAFKA_4_3_1 = {
 }  # fmt: skip
 SPOKEN_BETWEEN_BROKERS = {ApiKey.ADD_PARTITIONS_TO_TXN: (0, 3)}  # 4 and 5 come from other brokers only
 NOT_SERVED = {
-    27: "WriteTxnMarkers: markers come from other brokers, and there are none",
     **dict.fromkeys(range(38, 42), "delegation tokens: a Kafka without a secret for them refuses them too"),
     57: "UpdateFeatures: levels are options of the broker's file",
     64: "UnregisterBroker: it is the only one",

@@ -1,6 +1,6 @@
-"""InitProducerId (22), the transaction APIs (24-26), and what an operator asks about them (61, 65, 66)."""
+"""InitProducerId (22), the transaction APIs (24-27), and what an operator asks about them (61, 65, 66)."""
 
-from tailrace.broker.protocol.fields import array, boolean, int16, int32, int64, message, string
+from tailrace.broker.protocol.fields import array, boolean, int8, int16, int32, int64, message, string
 
 
 @message
@@ -119,6 +119,54 @@ class EndTxnResponse:
     error_code: int = int16()
     producer_id: int = int64("5+", default=-1)
     producer_epoch: int = int16("5+", default=-1)
+
+
+@message
+class WritableTxnMarkerTopic:
+    name: str = string()
+    partition_indexes: list[int] = array("int32")
+
+
+@message
+class WritableTxnMarker:
+    producer_id: int = int64()
+    producer_epoch: int = int16()
+    transaction_result: bool = boolean()
+    topics: list[WritableTxnMarkerTopic] = array(WritableTxnMarkerTopic)
+    coordinator_epoch: int = int32()
+    transaction_version: int = int8("2+")
+
+
+@message
+class WriteTxnMarkersRequest:
+    """transaction_result: true commits, false aborts; v2 says by which version of transactions (KIP-1228)."""
+
+    markers: list[WritableTxnMarker] = array(WritableTxnMarker)
+
+
+@message
+class WritableTxnMarkerPartitionResult:
+    partition_index: int = int32()
+    error_code: int = int16()
+
+
+@message
+class WritableTxnMarkerTopicResult:
+    name: str = string()
+    partitions: list[WritableTxnMarkerPartitionResult] = array(WritableTxnMarkerPartitionResult)
+
+
+@message
+class WritableTxnMarkerResult:
+    producer_id: int = int64()
+    topics: list[WritableTxnMarkerTopicResult] = array(WritableTxnMarkerTopicResult)
+
+
+@message
+class WriteTxnMarkersResponse:
+    """One error per producer and partition."""
+
+    markers: list[WritableTxnMarkerResult] = array(WritableTxnMarkerResult)
 
 
 @message
