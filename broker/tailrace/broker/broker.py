@@ -6,6 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from tailrace.broker.cluster_store import ClusterStore
 from tailrace.broker.config import BrokerConfig
 from tailrace.broker.coordinator.consumer_group.catalog import TopicCatalog
 from tailrace.broker.coordinator.consumer_group.coordinator import ConsumerGroupLimits
@@ -15,6 +16,7 @@ from tailrace.broker.coordinator.rebalance import GroupLimits
 from tailrace.broker.coordinator.schemas import TxnMetadata, decode_txn_key
 from tailrace.broker.coordinator.transaction_log import Markers, ProducerIdBlocks, StateLog
 from tailrace.broker.coordinator.transactions import TransactionCoordinator, TransactionLimits
+from tailrace.broker.group_configs import GroupConfigs
 from tailrace.broker.log import Flusher, LogManager, StorageFailure, SystemClock
 from tailrace.broker.metrics.requests import RequestMetrics
 from tailrace.broker.protection import Protection
@@ -64,6 +66,8 @@ class Broker:
             config.data_dir, clock=self.clock, producer_expiration_ms=config.producer_id_expiration_ms
         )
         self.topics = Topics(config.data_dir, self.logs)
+        self.cluster_store = ClusterStore(config.data_dir / DATABASE)
+        self.group_configs = GroupConfigs(config, self.cluster_store)
         self.security = Protection(config, config.doors(), config.data_dir / DATABASE)
         self.flusher = Flusher(
             on_high_watermark=self.waiting_fetches.wake,
@@ -79,11 +83,10 @@ class Broker:
                 config.group_max_size,
             ),
             ConsumerGroupLimits(
-                config.group_consumer_session_timeout_ms,
-                config.group_consumer_heartbeat_interval_ms,
                 config.group_consumer_max_size,
                 config.group_consumer_assignors,
             ),
+            self.group_configs.timings,
             TopicCatalog(self.topics),
             self.clock,
         )
@@ -163,6 +166,7 @@ class Broker:
         with contextlib.suppress(OSError):  # a full disk must not keep the rest from closing
             self._write_status("stopped" if self.failure is None else "failed")
         self.security.close()
+        self.cluster_store.close()
         self.topics.close()
 
     def _fail(self, error: StorageFailure) -> None:

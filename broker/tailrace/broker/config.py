@@ -89,6 +89,18 @@ class BrokerConfig(SecurityOptions):
     group_consumer_heartbeat_interval_ms: int = option(
         "group.consumer.heartbeat.interval.ms", 5_000, "How often members of the consumer protocol call."
     )
+    group_consumer_min_session_timeout_ms: int = option(
+        "group.consumer.min.session.timeout.ms", 45_000, "Shortest session timeout that a group may set."
+    )
+    group_consumer_max_session_timeout_ms: int = option(
+        "group.consumer.max.session.timeout.ms", 60_000, "Longest session timeout that a group may set."
+    )
+    group_consumer_min_heartbeat_interval_ms: int = option(
+        "group.consumer.min.heartbeat.interval.ms", 5_000, "Shortest heartbeat interval that a group may set."
+    )
+    group_consumer_max_heartbeat_interval_ms: int = option(
+        "group.consumer.max.heartbeat.interval.ms", 15_000, "Longest heartbeat interval that a group may set."
+    )
     group_consumer_max_size: int = option(
         "group.consumer.max.size", 2**31 - 1, "Most members of one group of the consumer protocol."
     )
@@ -144,6 +156,8 @@ class BrokerConfig(SecurityOptions):
             "group_max_size",
             "group_consumer_session_timeout_ms",
             "group_consumer_heartbeat_interval_ms",
+            "group_consumer_min_session_timeout_ms",
+            "group_consumer_min_heartbeat_interval_ms",
             "group_consumer_max_size",
             "offsets_retention_minutes",
             "offsets_topic_partitions",
@@ -154,10 +168,13 @@ class BrokerConfig(SecurityOptions):
         ):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"broker option {_name_of(name)} must be greater than 0")
-        if self.group_min_session_timeout_ms > self.group_max_session_timeout_ms:
-            raise ConfigError(
-                "broker option group.min.session.timeout.ms is greater than group.max.session.timeout.ms"
-            )
+        for least, most in (
+            ("group_min_session_timeout_ms", "group_max_session_timeout_ms"),
+            ("group_consumer_min_session_timeout_ms", "group_consumer_max_session_timeout_ms"),
+            ("group_consumer_min_heartbeat_interval_ms", "group_consumer_max_heartbeat_interval_ms"),
+        ):
+            if getattr(self, least) > getattr(self, most):
+                raise ConfigError(f"broker option {_name_of(least)} is greater than {_name_of(most)}")
         if self.transaction_version not in (0, 1, 2):
             raise ConfigError(
                 f"broker option transaction.version is {self.transaction_version}, not 0, 1 or 2"

@@ -4,48 +4,31 @@
     broker_configs    log.retention.ms = 7    set on this broker, or on all brokers ("")    source 2, 3
     TOPIC_OPTIONS     604800000               built in                                      source 5
 
-Source: Kafka's DescribeConfigsResponse.ConfigSource, KIP-226 (dynamic broker configs).
+Source: KIP-226 (dynamic broker configs).
 """
 
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from tailrace.broker.config_entries import (
+    ALL_BROKERS,
+    DEFAULT,
+    SET_ON_ALL_BROKERS,
+    SET_ON_BROKER,
+    SET_ON_TOPIC,
+    ConfigEntry,
+    Synonym,
+)
 from tailrace.broker.log import LogError, TopicConfig
 from tailrace.broker.log.config import read_option, read_topic_config
 from tailrace.broker.log.topic_options import BROKER_DEFAULTS, TOPIC_OPTIONS, TopicOption
 from tailrace.broker.protocol.errors import ErrorCode
-
-ALL_BROKERS = ""
-SET_ON_TOPIC, SET_ON_BROKER, SET_ON_ALL_BROKERS, SET_AT_START, DEFAULT = range(1, 6)
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS broker_configs (
     broker TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (broker, name)
 ) STRICT, WITHOUT ROWID;
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Synonym:
-    """One place that could give a config its value."""
-
-    name: str
-    value: str
-    source: int
-
-
-@dataclass(frozen=True, slots=True)
-class ConfigEntry:
-    """One row of DescribeConfigs; `synonyms` begins with the place that decides."""
-
-    name: str
-    value: str
-    source: int
-    config_type: int
-    read_only: bool
-    documentation: str
-    synonyms: tuple[Synonym, ...] = ()
 
 
 class BrokerDefaults:

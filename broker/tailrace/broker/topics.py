@@ -21,10 +21,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID
 
+from tailrace.broker.config_entries import ConfigEntry
 from tailrace.broker.log import LogError, LogManager, PartitionLog, PartitionSpec
 from tailrace.broker.log.config import read_topic_config
 from tailrace.broker.protocol.errors import ErrorCode
-from tailrace.broker.topic_configs import BrokerDefaults, ConfigEntry
+from tailrace.broker.topic_configs import BrokerDefaults
 from tailrace.changes import crash_point
 from tailrace.changes.errors import TailraceError
 

@@ -1,45 +1,24 @@
 """DescribeConfigs, AlterConfigs and IncrementalAlterConfigs over the wire."""
 
 from tests.fixtures.broker import BrokerFactory
+from tests.fixtures.configs import (
+    APPEND,
+    BROKER,
+    DELETE,
+    SET,
+    SUBTRACT,
+    TOPIC,
+    Change,
+    change,
+    described,
+    replace,
+)
 from tests.fixtures.wire import WireClient, batch, create, produce_request, produced
 
 from tailrace.broker.protocol import ApiKey, ErrorCode
 from tailrace.broker.protocol import messages as m
 
-TOPIC, BROKER = 2, 4
-SET, DELETE, APPEND, SUBTRACT = range(4)
 LIST, INT, LONG, BOOLEAN, DOUBLE, STRING = 7, 3, 5, 1, 6, 2
-
-Change = tuple[str, int, str | None]
-
-
-def described(
-    wire: WireClient, kind: int, name: str, *keys: str, version: int = 4
-) -> dict[str, m.DescribeConfigsResourceResult]:
-    resource = m.DescribeConfigsResource(kind, name, list(keys) or None)
-    (result,) = wire.ask(
-        ApiKey.DESCRIBE_CONFIGS, m.DescribeConfigsRequest([resource], True, True), version
-    ).results
-    assert (result.error_code, result.resource_type, result.resource_name) == (0, kind, name)
-    return {entry.name: entry for entry in result.configs}
-
-
-def change(
-    wire: WireClient, kind: int, name: str, *changes: Change, validate_only: bool = False
-) -> tuple[int, str]:
-    entries = [m.IncrementalAlterableConfig(*entry) for entry in changes]
-    resource = m.IncrementalAlterConfigsResource(kind, name, entries)
-    request = m.IncrementalAlterConfigsRequest([resource], validate_only)
-    (result,) = wire.ask(ApiKey.INCREMENTAL_ALTER_CONFIGS, request).responses
-    assert (result.resource_type, result.resource_name) == (kind, name)
-    return result.error_code, result.error_message or ""
-
-
-def replace(wire: WireClient, kind: int, name: str, **configs: str | None) -> tuple[int, str]:
-    entries = [m.AlterableConfig(key.replace("_", "."), value) for key, value in configs.items()]
-    request = m.AlterConfigsRequest([m.AlterConfigsResource(kind, name, entries)])
-    (result,) = wire.ask(ApiKey.ALTER_CONFIGS, request).responses
-    return result.error_code, result.error_message or ""
 
 
 def values(wire: WireClient, *names: str) -> list[str | None]:

@@ -227,6 +227,7 @@ def test_the_options_of_the_consumer_protocol_are_obeyed(broker_factory: BrokerF
         ({"group_consumer_session_timeout_ms": 5_000}, "must be smaller than"),
         ({"group_consumer_assignors": ("sticky",)}, "names sticky"),
         ({"group_consumer_assignors": ()}, "names no assignor"),
+        ({"group_consumer_min_session_timeout_ms": 60_001}, "is greater than group.consumer.max.session"),
         ({"group_consumer_max_size": 0}, "group.consumer.max.size must be greater than 0"),
     ],
     ids=str,

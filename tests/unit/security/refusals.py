@@ -231,6 +231,11 @@ ROWS: tuple[Row, ...] = (
     _cluster("INCREMENTAL_ALTER_CONFIGS", O.ALTER_CONFIGS,
              _configs(_BROKER_CONFIG, m.IncrementalAlterConfigsRequest, m.IncrementalAlterConfigsResource, []),
              about="broker"),
+    Row("ALTER_CONFIGS", _configs(_GROUP_CONFIG, m.AlterConfigsRequest, m.AlterConfigsResource, []),
+        ((GROUP, O.ALTER_CONFIGS),), about="group", many=True),
+    Row("INCREMENTAL_ALTER_CONFIGS",
+        _configs(_GROUP_CONFIG, m.IncrementalAlterConfigsRequest, m.IncrementalAlterConfigsResource, []),
+        ((GROUP, O.ALTER_CONFIGS),), about="group", many=True),
     _cluster("ALTER_REPLICA_LOG_DIRS", O.ALTER, lambda names, t: m.AlterReplicaLogDirsRequest([
         m.AlterReplicaLogDir("/x", [m.AlterReplicaLogDirTopic(n, [0]) for n in names])])),
     _cluster("DESCRIBE_LOG_DIRS", O.DESCRIBE, lambda names, t: m.DescribeLogDirsRequest(None), silent_until=2),

@@ -9,7 +9,11 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from tailrace.broker.coordinator.consumer_group.coordinator import ConsumerGroupLimits, ConsumerGroups
+from tailrace.broker.coordinator.consumer_group.coordinator import (
+    ConsumerGroupLimits,
+    ConsumerGroups,
+    TimingsOf,
+)
 from tailrace.broker.coordinator.consumer_group.group import ConsumerGroup
 from tailrace.broker.coordinator.consumer_group.heartbeat import Answer, Catalog, Heartbeat
 from tailrace.broker.coordinator.consumer_group.member import JOINING_EPOCH
@@ -46,11 +50,14 @@ class GroupLog:
         topic: InternalTopic,
         limits: GroupLimits,
         consumer_limits: ConsumerGroupLimits,
+        timings_of: TimingsOf,
         catalog: Catalog,
         clock: Clock,
     ) -> None:
         self.groups = GroupCoordinator(limits, self._persist_group)
-        self.consumer_groups = ConsumerGroups(consumer_limits, catalog, self._write_consumer_group)
+        self.consumer_groups = ConsumerGroups(
+            consumer_limits, catalog, self._write_consumer_group, timings_of
+        )
         self.offsets = OffsetStore()
         self._topic = topic
         self._clock = clock

@@ -154,7 +154,7 @@ def _quorum(
 def list_config_resources(
     context: RequestContext, request: ListConfigResourcesRequest
 ) -> ListConfigResourcesResponse:
-    """Topics and the broker; client metrics and groups have no configs of their own here."""
+    """Topics and the broker, and what else has something set; there are no clients' metrics here."""
     if context.version == 0:
         return ListConfigResourcesResponse()  # which asks for client metrics only
     asked = request.resource_types or _CONFIG_RESOURCES
@@ -169,7 +169,7 @@ def _names(context: RequestContext, kind: int) -> Iterable[str]:
         return [topic.name for topic in context.broker.topics.all()]
     if kind in (_BROKER, _BROKER_LOGGER):
         return [str(context.broker.config.node_id)]
-    return ()
+    return context.broker.cluster_store.resources(kind)
 
 
 def _exists(context: RequestContext, topic: str, index: int) -> bool:

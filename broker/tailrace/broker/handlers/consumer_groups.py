@@ -67,7 +67,7 @@ async def consumer_group_heartbeat(
         None,
         answer.member_id,
         answer.epoch,
-        0 if leaves else log.consumer_groups.limits.heartbeat_interval_ms,
+        0 if leaves else log.consumer_groups.timings_of(request.group_id).heartbeat_interval_ms,
         None if answer.assignment is None else _assignment(answer.assignment),
     )
 

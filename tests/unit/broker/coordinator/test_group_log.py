@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.unit.broker.log.harness import NOW_MS, ManualClock
 
 from tailrace.broker.coordinator.consumer_group.catalog import TopicCatalog
-from tailrace.broker.coordinator.consumer_group.coordinator import ConsumerGroupLimits
+from tailrace.broker.coordinator.consumer_group.coordinator import ConsumerGroupLimits, Timings
 from tailrace.broker.coordinator.group import GroupState, JoinRequest, SyncRequest
 from tailrace.broker.coordinator.group_log import GroupLog
 from tailrace.broker.coordinator.internal_topic import CONSUMER_OFFSETS, InternalTopic
@@ -42,7 +42,12 @@ class Node:
             clock=self.clock,
         )
         self.log = GroupLog(
-            topic, GroupLimits(), ConsumerGroupLimits(), TopicCatalog(self.topics), self.clock
+            topic,
+            GroupLimits(),
+            ConsumerGroupLimits(),
+            lambda _: Timings(),
+            TopicCatalog(self.topics),
+            self.clock,
         )
         self.markers = Markers(
             topics=self.topics,

@@ -40,10 +40,19 @@ _log = logging.getLogger(__name__)
 class ConsumerGroupLimits:
     """Bounds that a broker sets (Kafka: group.consumer.*); the first assignor is the default one."""
 
-    session_timeout_ms: int = 45_000
-    heartbeat_interval_ms: int = 5_000
     max_size: int = 2**31 - 1
     assignors: tuple[str, ...] = ("uniform", "range")
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """What the members of one group obey."""
+
+    session_timeout_ms: int = 45_000
+    heartbeat_interval_ms: int = 5_000
+
+
+TimingsOf = Callable[[str], Timings]
 
 
 @dataclass(slots=True)
@@ -56,10 +65,13 @@ class _Timers:
 
 
 class ConsumerGroups:
-    """Every group that has an epoch."""
+    """Every group that has an epoch; `timings_of` tells what the members of a group obey."""
 
-    def __init__(self, limits: ConsumerGroupLimits, catalog: Catalog, write: Write) -> None:
+    def __init__(
+        self, limits: ConsumerGroupLimits, catalog: Catalog, write: Write, timings_of: TimingsOf
+    ) -> None:
         self.limits = limits
+        self.timings_of = timings_of
         self._catalog = catalog
         self._write = write
         self._groups: dict[str, ConsumerGroup] = {}
@@ -252,7 +264,7 @@ class ConsumerGroups:
 
     def _keep_alive(self, group: ConsumerGroup, member_id: str, now_ms: int) -> None:
         timers = self._timers.setdefault(group.group_id, _Timers())
-        timers.sessions[member_id] = now_ms + self.limits.session_timeout_ms
+        timers.sessions[member_id] = now_ms + self.timings_of(group.group_id).session_timeout_ms
 
     def _watch_revocation(self, group: ConsumerGroup, member_id: str, now_ms: int) -> None:
         timers = self._timers.setdefault(group.group_id, _Timers())

@@ -11,7 +11,7 @@ from tests.unit.broker.coordinator.consumer_group.world import (
     state_of,
 )
 
-from tailrace.broker.coordinator.consumer_group.coordinator import ConsumerGroupLimits
+from tailrace.broker.coordinator.consumer_group.coordinator import ConsumerGroupLimits, Timings
 from tailrace.broker.coordinator.consumer_group.group import ConsumerGroupState
 from tailrace.broker.log import LogError
 from tailrace.broker.protocol import ErrorCode
@@ -161,6 +161,21 @@ def test_a_silent_member_is_out_after_the_session_timeout_and_the_others_share()
     settle([second])
     assert second.owned == world.topics.places("t")
     assert first.beat().error is ErrorCode.UNKNOWN_MEMBER_ID
+
+
+def test_a_session_lasts_as_long_as_its_group_says_when_the_member_was_heard() -> None:
+    world = World(t=1)
+    (first,) = joined(world, "a")
+    world.timings[GROUP] = Timings(session_timeout_ms=SESSION_MS + 2)
+    world.wait(SESSION_MS - 1)
+    first.beat()
+    world.wait(SESSION_MS + 1)
+    assert set(world.group.subscriptions) == {"a"}
+    world.restart()
+    world.wait(SESSION_MS + 1)
+    assert set(world.group.subscriptions) == {"a"}
+    world.wait(1)
+    assert not world.group.subscriptions
 
 
 def test_a_member_that_does_not_give_up_in_time_is_fenced() -> None:

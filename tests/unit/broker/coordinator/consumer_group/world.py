@@ -3,7 +3,11 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tailrace.broker.coordinator.consumer_group.coordinator import ConsumerGroupLimits, ConsumerGroups
+from tailrace.broker.coordinator.consumer_group.coordinator import (
+    ConsumerGroupLimits,
+    ConsumerGroups,
+    Timings,
+)
 from tailrace.broker.coordinator.consumer_group.group import ConsumerGroup
 from tailrace.broker.coordinator.consumer_group.heartbeat import Answer, Heartbeat
 from tailrace.broker.coordinator.consumer_group.member import Place
@@ -58,7 +62,8 @@ class World:
         self.log: list[tuple[bytes, bytes | None]] = []
         self.now_ms = 0
         self.disk_full = False
-        self.groups = ConsumerGroups(self.limits, self.topics, self._write)
+        self.timings: dict[str, Timings] = {}
+        self.groups = self.replayed()
 
     def _write(self, group_id: str, changes: Sequence[Change]) -> None:
         if self.disk_full:
@@ -80,7 +85,9 @@ class World:
 
     def replayed(self) -> ConsumerGroups:
         """What a restart makes of the log."""
-        groups = ConsumerGroups(self.limits, self.topics, self._write)
+        groups = ConsumerGroups(
+            self.limits, self.topics, self._write, lambda group: self.timings.get(group, Timings())
+        )
         for raw_key, value in self.log:
             key = decode_offsets_key(raw_key)
             assert key is not None

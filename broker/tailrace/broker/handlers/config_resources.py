@@ -1,0 +1,146 @@
+"""What can have configs, by resource type: topics, brokers, groups."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from tailrace.broker.broker import Broker
+from tailrace.broker.config import OPTIONS
+from tailrace.broker.config_entries import ALL_BROKERS, ConfigEntry, start_entry
+from tailrace.broker.group_configs import GROUP
+from tailrace.broker.log import LogError
+from tailrace.broker.options import ConfigType
+from tailrace.broker.protocol import ErrorCode
+
+TOPIC = 2
+BROKER = 4
+
+
+class Configurable(Protocol):
+    """The resources of one type; each method is told which.  Raises LogError."""
+
+    def describe(self, name: str) -> Sequence[ConfigEntry]:
+        """Every config with its value and where it comes from."""
+        ...
+
+    def current(self, name: str) -> Mapping[str, str]:
+        """What is set on a resource that clients may configure."""
+        ...
+
+    def list_value(self, name: str, config: str) -> str | None:
+        """The present value of a config that is a list, None for one that is none."""
+        ...
+
+    def check(self, name: str, configs: Mapping[str, str]) -> None:
+        """Raise what `put` would raise."""
+        ...
+
+    def put(self, name: str, configs: Mapping[str, str]) -> None:
+        """Replace what is set."""
+        ...
+
+
+def resources_of(broker: Broker, resource_type: int) -> Configurable:
+    """The resources of a type, or INVALID_REQUEST."""
+    made = _TYPES.get(resource_type)
+    if made is None:
+        raise LogError(ErrorCode.INVALID_REQUEST, f"Unknown resource type {resource_type}")
+    return made(broker)
+
+
+class _Topics:
+    def __init__(self, broker: Broker) -> None:
+        self._broker, self._topics = broker, broker.topics
+
+    def describe(self, name: str) -> Sequence[ConfigEntry]:
+        return self._topics.describe_configs(name)
+
+    def current(self, name: str) -> Mapping[str, str]:
+        topic = self._topics.get(name)
+        if topic.internal:
+            raise LogError(ErrorCode.INVALID_TOPIC_EXCEPTION, f"{name} is internal")
+        return topic.configs
+
+    def list_value(self, name: str, config: str) -> str | None:
+        return _list_value(self._topics.describe_configs(name), config)
+
+    def check(self, name: str, configs: Mapping[str, str]) -> None:
+        self._topics.check_configs(configs)
+
+    def put(self, name: str, configs: Mapping[str, str]) -> None:
+        self._topics.set_configs(name, configs)
+        self._broker.prepare_key_checks(name)
+
+
+class _Brokers:
+    """The defaults for topics can be changed; other options are set at the start."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker, self._topics = broker, broker.topics
+        self._node = str(broker.config.node_id)
+
+    def describe(self, name: str) -> Sequence[ConfigEntry]:
+        self._check_name(name)
+        dynamic = self._topics.describe_broker_configs(name)
+        return dynamic if name == ALL_BROKERS else [*self._start_entries(), *dynamic]
+
+    def current(self, name: str) -> Mapping[str, str]:
+        self._check_name(name)
+        return self._topics.broker_configs(name)
+
+    def list_value(self, name: str, config: str) -> str | None:
+        return _list_value(self._topics.describe_broker_configs(self._node), config)
+
+    def check(self, name: str, configs: Mapping[str, str]) -> None:
+        self._topics.check_broker_configs(name, configs)
+
+    def put(self, name: str, configs: Mapping[str, str]) -> None:
+        self._topics.set_broker_configs(name, configs)
+        for topic in self._topics.all():
+            self._broker.prepare_key_checks(topic.name)
+
+    def _check_name(self, name: str) -> None:
+        if name not in (ALL_BROKERS, self._node):
+            raise LogError(ErrorCode.INVALID_REQUEST, f"the only broker is {self._node}, not {name!r}")
+
+    def _start_entries(self) -> list[ConfigEntry]:
+        entries = [
+            start_entry(
+                name, option.text(getattr(self._broker.config, option.field)), option.config_type, option
+            )
+            for name, option in OPTIONS.items()
+        ]
+        # one node has one replica of everything: tools ask for these before they make topics
+        replicas = ("default.replication.factor", "offsets.topic.replication.factor")
+        entries += [start_entry(name, "1", ConfigType.INT, None) for name in replicas]
+        # gone from Kafka 4, but user interfaces still take the broker for an old one without it
+        return [*entries, start_entry("inter.broker.protocol.version", "4.3-IV0", ConfigType.STRING, None)]
+
+
+class _Groups:
+    def __init__(self, broker: Broker) -> None:
+        self._groups = broker.group_configs
+
+    def describe(self, name: str) -> Sequence[ConfigEntry]:
+        return self._groups.describe(name)
+
+    def current(self, name: str) -> Mapping[str, str]:
+        return self._groups.of(name)
+
+    def list_value(self, name: str, config: str) -> str | None:
+        return None
+
+    def check(self, name: str, configs: Mapping[str, str]) -> None:
+        self._groups.check(name, configs)
+
+    def put(self, name: str, configs: Mapping[str, str]) -> None:
+        self._groups.set(name, configs)
+
+
+_TYPES: dict[int, Callable[[Broker], Configurable]] = {TOPIC: _Topics, BROKER: _Brokers, GROUP: _Groups}
+
+
+def _list_value(entries: Sequence[ConfigEntry], config: str) -> str | None:
+    return next(
+        (entry.value for entry in entries if entry.name == config and entry.config_type == ConfigType.LIST),
+        None,
+    )
