@@ -16,6 +16,7 @@ from tailrace.broker.coordinator.rebalance import GroupLimits
 from tailrace.broker.coordinator.schemas import TxnMetadata, decode_txn_key
 from tailrace.broker.coordinator.transaction_log import Markers, ProducerIdBlocks, StateLog
 from tailrace.broker.coordinator.transactions import TransactionCoordinator, TransactionLimits
+from tailrace.broker.feature_levels import FeatureLevels
 from tailrace.broker.group_configs import GroupConfigs
 from tailrace.broker.log import Flusher, LogManager, StorageFailure, SystemClock
 from tailrace.broker.metrics.requests import RequestMetrics
@@ -67,6 +68,7 @@ class Broker:
         )
         self.topics = Topics(config.data_dir, self.logs)
         self.cluster_store = ClusterStore(config.data_dir / DATABASE)
+        self.features = FeatureLevels(config.transaction_version, self.cluster_store)
         self.group_configs = GroupConfigs(config, self.cluster_store)
         self.security = Protection(config, config.doors(), config.data_dir / DATABASE)
         self.flusher = Flusher(
@@ -104,12 +106,12 @@ class Broker:
             TransactionLimits(
                 config.transaction_max_timeout_ms,
                 config.transactional_id_expiration_ms,
-                config.transaction_version,
             ),
-            StateLog(self._state_topic, value_version=min(config.transaction_version, 1)),
+            StateLog(self._state_topic, self.features.transaction_version),
             self.markers,
             ProducerIdBlocks(self.topics),
             self.clock,
+            self.features.transaction_version,
         )
         self._status = StatusFile(config.data_dir, "broker")
         self._work: list[asyncio.Task[None]] = []

@@ -1,6 +1,7 @@
 """What clients set on the cluster itself, in the broker's metadata database (SQLite).
 
     resource_configs    resource type, resource name, name, value    configs of what is no topic and no broker
+    feature_levels      name, level, changes                         levels that were changed, and how often
 
 A connection of its own to the database file that the topic catalog made: WAL, synchronous=FULL, so what is
 committed survives a power cut.
@@ -19,6 +20,9 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS resource_configs (
     resource_type INTEGER NOT NULL, resource_name TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL,
     PRIMARY KEY (resource_type, resource_name, name)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS feature_levels (
+    name TEXT PRIMARY KEY, level INTEGER NOT NULL, changes INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 """
 
@@ -69,6 +73,20 @@ class ClusterStore:
             self._configs[resource_type, resource] = dict(configs)
         else:
             self._configs.pop((resource_type, resource), None)
+
+    def feature_levels(self) -> tuple[Mapping[str, int], int]:
+        """The levels that clients have set, and how many changes that took."""
+        rows = self._db.execute("SELECT name, level, changes FROM feature_levels").fetchall()
+        return {name: level for name, level, _ in rows}, sum(changes for *_, changes in rows)
+
+    def set_feature_levels(self, levels: Mapping[str, int]) -> None:
+        """Change levels, all or nothing."""
+        with self._transaction():
+            self._db.executemany(
+                "INSERT INTO feature_levels VALUES (?, ?, 1) ON CONFLICT (name) DO UPDATE"
+                " SET level = excluded.level, changes = changes + 1",
+                levels.items(),
+            )
 
     def close(self) -> None:
         """Close the connection."""

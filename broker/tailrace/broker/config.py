@@ -135,7 +135,7 @@ class BrokerConfig(SecurityOptions):
     transaction_version: int = option(  # 0: Flink's recovery and its tests need the classic protocol
         "transaction.version",
         0,
-        "Feature level of transactions: 2 raises the producer's epoch with every transaction (KIP-890).",
+        "Feature level of transactions, until a client updates it: 2 raises the producer's epoch with every one.",
     )
     transaction_topic_partitions: int = option(
         "transaction.state.log.num.partitions", 1, "Partitions of __transaction_state when it is created."

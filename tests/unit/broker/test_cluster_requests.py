@@ -89,3 +89,10 @@ def test_resources_with_configs_are_listed_by_type(wire: WireClient, broker: Emb
     assert listed(version=0) == set()
     refused = wire.ask(ApiKey.LIST_CONFIG_RESOURCES, m.ListConfigResourcesRequest([99]))
     assert refused.error_code == ErrorCode.UNSUPPORTED_VERSION
+
+
+def test_neither_this_broker_nor_one_that_is_not_there_can_be_unregistered(wire: WireClient) -> None:
+    for broker, code in ((1, ErrorCode.INVALID_REQUEST), (7, ErrorCode.BROKER_ID_NOT_REGISTERED)):
+        answer = wire.ask(ApiKey.UNREGISTER_BROKER, m.UnregisterBrokerRequest(broker))
+        assert (answer.error_code, f"Broker ID {broker} is " in answer.error_message) == (code, True)
+    assert [b.broker_id for b in wire.ask(ApiKey.DESCRIBE_CLUSTER, m.DescribeClusterRequest()).brokers] == [1]

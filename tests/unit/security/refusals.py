@@ -256,6 +256,9 @@ ROWS: tuple[Row, ...] = (
              lambda names, t: m.DescribeUserScramCredentialsRequest([m.ScramUserName("admin")])),
     _cluster("ALTER_USER_SCRAM_CREDENTIALS", O.ALTER, lambda names, t: m.AlterUserScramCredentialsRequest([
         m.ScramCredentialDeletion("nobody", 1)], [])),
+    _cluster("UPDATE_FEATURES", O.ALTER, lambda names, t: m.UpdateFeaturesRequest(1000, [
+        m.FeatureUpdateKey("group.version", 1)])),
+    _cluster("UNREGISTER_BROKER", O.ALTER, lambda names, t: m.UnregisterBrokerRequest(7)),
     _cluster("DESCRIBE_QUORUM", O.DESCRIBE, lambda names, t: m.DescribeQuorumRequest([
         m.DescribeQuorumRequestTopic("__cluster_metadata", [m.DescribeQuorumRequestPartition(0)])])),
     Row("DESCRIBE_PRODUCERS", lambda names, t: m.DescribeProducersRequest([

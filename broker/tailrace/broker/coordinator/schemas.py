@@ -170,6 +170,11 @@ class TxnMetadata:
     next_producer_id: int = -1
     client_version: int = 0  # the transaction version (KIP-890) that ended it
 
+    @property
+    def needs_version_1(self) -> bool:
+        """Whether value v0 would lose something."""
+        return (self.previous_producer_id, self.next_producer_id, self.client_version) != (-1, -1, 0)
+
     def encode(self, version: int = 0) -> bytes:
         """TransactionLogValue v0 or v1; EMPTY has a null partition list, as Kafka writes it."""
         empty = self.status is TxnStatus.EMPTY

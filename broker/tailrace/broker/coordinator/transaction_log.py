@@ -17,11 +17,15 @@ OnOffsetsEnd = Callable[[int, int, bool], None]
 
 
 class StateLog:
-    """The `TransactionLog` of a running broker; `value_version` 1 keeps what KIP-890 adds."""
+    """The `TransactionLog` of a running broker.
 
-    def __init__(self, topic: InternalTopic, *, value_version: int = 0) -> None:
+    From `transaction.version` 1 on values are of the form that keeps what KIP-890 adds; what a higher level has
+    left keeps it also after the level went down.
+    """
+
+    def __init__(self, topic: InternalTopic, version: Callable[[], int]) -> None:
         self._topic = topic
-        self._value_version = value_version
+        self._version = version
 
     async def write(self, transactional_id: str, value: TxnMetadata) -> None:
         """Append one value at once, return when it is durable.  Raises CoordinatorLogError."""
@@ -33,13 +37,14 @@ class StateLog:
         self._topic.flush_soon(self._append(transactional_id, value))
 
     def _append(self, transactional_id: str, value: TxnMetadata | None) -> Receipt:
-        record = (
-            encode_txn_key(transactional_id),
-            None if value is None else value.encode(self._value_version),
-        )
+        encoded = None
+        if value is not None:
+            encoded = value.encode(1 if self._version() or value.needs_version_1 else 0)
         crash_point("broker.before_transaction_state")
         try:
-            return self._topic.append(self._topic.partition_of(transactional_id), [record])
+            return self._topic.append(
+                self._topic.partition_of(transactional_id), [(encode_txn_key(transactional_id), encoded)]
+            )
         except LogError as error:
             raise CoordinatorLogError(str(error)) from error
 

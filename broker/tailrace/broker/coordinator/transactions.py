@@ -13,7 +13,7 @@ Pure apart from what it is given: the log, the markers, the clock.
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -78,14 +78,10 @@ class ProducerIds(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TransactionLimits:
-    """Bounds that a broker sets (Kafka: transaction.max.timeout.ms, transactional.id.expiration.ms).
-
-    `version` is the feature level `transaction.version`: 2 raises the epoch with every end.
-    """
+    """Bounds that a broker sets (Kafka: transaction.max.timeout.ms, transactional.id.expiration.ms)."""
 
     max_timeout_ms: int = 4 * 3_600_000
     id_expiration_ms: int = 7 * 24 * 3_600_000
-    version: int = 0
 
 
 @dataclass(slots=True)
@@ -97,7 +93,10 @@ class Queue:
 
 
 class TransactionCoordinator:
-    """All transactional ids of this broker."""
+    """All transactional ids of this broker.
+
+    `version` tells the feature level `transaction.version` that holds now: 2 raises the epoch with every end.
+    """
 
     def __init__(
         self,
@@ -106,7 +105,9 @@ class TransactionCoordinator:
         markers: MarkerWriter,
         allocate_producer_id: ProducerIds,
         clock: MillisecondClock,
+        version: Callable[[], int],
     ) -> None:
+        self._version = version
         self._limits = limits
         self._log = log
         self._markers = markers
@@ -329,7 +330,7 @@ class TransactionCoordinator:
                 frozenset(),
                 self._clock.now_ms(),
                 -1,
-                last_id if self._limits.version else NO_PRODUCER_ID,
+                last_id if self._version() else NO_PRODUCER_ID,
             ),
         )
         if error is not ErrorCode.NONE:
@@ -347,7 +348,7 @@ class TransactionCoordinator:
     async def _fence_and_abort(self, txn: Transaction) -> ErrorCode:
         """Abort the open transaction under a higher epoch, so that its producer is out."""
         txn.last_epoch = NO_EPOCH
-        return await self._end(txn, commit=False, version=self._limits.version, fence=True)
+        return await self._end(txn, commit=False, version=self._version(), fence=True)
 
     async def _end(self, txn: Transaction, *, commit: bool, version: int, fence: bool = False) -> ErrorCode:
         """Log the outcome and write the markers; NONE: both are durable, and so is what they end."""

@@ -1,8 +1,9 @@
 """ApiVersions (18): what this broker serves, and the feature levels that it has (KIP-584)."""
 
 import re
+from collections.abc import Mapping
 
-from tailrace.broker.config import BrokerConfig
+from tailrace.broker.feature_levels import NEWEST
 from tailrace.broker.handlers.context import RequestContext
 from tailrace.broker.protocol import API_VERSIONS, ApiKey, ErrorCode
 from tailrace.broker.protocol.messages import (
@@ -16,10 +17,6 @@ from tailrace.broker.protocol.messages import (
 _SOFTWARE = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?")
 _FIRST_VERSION_WITH_SOFTWARE = 3
 _FIRST_VERSION_WITH_LEVEL_0 = 4
-_TRANSACTION_VERSION = "transaction.version"
-_NEWEST_TRANSACTION_VERSION = 2
-_GROUP_VERSION = "group.version"  # 1: the consumer protocol (KIP-848)
-_NEWEST_GROUP_VERSION = 1
 _served: list[ApiKey] = []
 
 
@@ -35,15 +32,11 @@ def _advertised() -> list[ApiVersion]:
 def _supported(version: int) -> list[SupportedFeatureKey]:
     """Clients that ask before version 4 cannot read a level 0."""
     lowest = 0 if version >= _FIRST_VERSION_WITH_LEVEL_0 else 1
-    return [
-        SupportedFeatureKey(_GROUP_VERSION, lowest, _NEWEST_GROUP_VERSION),
-        SupportedFeatureKey(_TRANSACTION_VERSION, lowest, _NEWEST_TRANSACTION_VERSION),
-    ]
+    return [SupportedFeatureKey(name, lowest, newest) for name, newest in NEWEST.items()]
 
 
-def _finalized(config: BrokerConfig) -> list[FinalizedFeatureKey]:
-    """Level 0 is not told, as Kafka does: clients then stay with the classic transaction protocol."""
-    levels = {_GROUP_VERSION: _NEWEST_GROUP_VERSION, _TRANSACTION_VERSION: config.transaction_version}
+def _finalized(levels: Mapping[str, int]) -> list[FinalizedFeatureKey]:
+    """Level 0 is not told, as Kafka does: clients then stay with the classic protocols."""
     return [FinalizedFeatureKey(name, level, level) for name, level in levels.items() if level]
 
 
@@ -55,8 +48,8 @@ def api_versions(context: RequestContext, request: ApiVersionsRequest) -> ApiVer
     return ApiVersionsResponse(
         api_keys=_advertised(),
         supported_features=_supported(context.version),
-        finalized_features_epoch=0,
-        finalized_features=_finalized(context.broker.config),
+        finalized_features_epoch=context.broker.features.epoch,
+        finalized_features=_finalized(context.broker.features.levels),
     )
 
 

@@ -1,5 +1,5 @@
 """What tools of a cluster ask: ElectLeaders (43), AlterReplicaLogDirs (34), AlterPartitionReassignments (45),
-DescribeQuorum (55), ListConfigResources (74).
+DescribeQuorum (55), UnregisterBroker (64), ListConfigResources (74).
 
 One broker leads everything from one directory, so each is answered as Kafka answers where nothing is to be done.
 """
@@ -34,6 +34,8 @@ from tailrace.broker.protocol.messages import (
     ReassignablePartitionResponse,
     ReassignableTopicResponse,
     ReplicaElectionResult,
+    UnregisterBrokerRequest,
+    UnregisterBrokerResponse,
 )
 
 _METADATA_TOPIC = "__cluster_metadata"
@@ -149,6 +151,15 @@ def _quorum(
         leader_epoch=context.broker.logs.leader_epoch,
         current_voters=[voter],
     )
+
+
+def unregister_broker(context: RequestContext, request: UnregisterBrokerRequest) -> UnregisterBrokerResponse:
+    """Refused for this broker too: Kafka takes a running one off, and a cluster of one is gone until its restart."""
+    if request.broker_id == context.broker.config.node_id:
+        text = f"Broker ID {request.broker_id} is the only broker and cannot be unregistered"
+        return UnregisterBrokerResponse(0, ErrorCode.INVALID_REQUEST, text)
+    text = f"Broker ID {request.broker_id} is not currently registered"
+    return UnregisterBrokerResponse(0, ErrorCode.BROKER_ID_NOT_REGISTERED, text)
 
 
 def list_config_resources(

@@ -34,6 +34,8 @@ async def consumer_group_heartbeat(
     context: RequestContext, request: ConsumerGroupHeartbeatRequest
 ) -> ConsumerGroupHeartbeatResponse:
     """Join, go on, leave; what the answer says is durable."""
+    if not context.broker.features.consumer_protocol:
+        return ConsumerGroupHeartbeatResponse(0, ErrorCode.UNSUPPORTED_VERSION)
     access = context.access
 
     def may_see(topic: str) -> bool:
@@ -90,7 +92,9 @@ async def consumer_group_describe(
     for group_id in request.group_ids:
         await log.settled(group_id)
         group = log.consumer_groups.get(group_id)
-        if not group_id:
+        if not context.broker.features.consumer_protocol:
+            one = DescribedConsumerGroup(ErrorCode.UNSUPPORTED_VERSION, None, group_id)
+        elif not group_id:
             one = DescribedConsumerGroup(ErrorCode.INVALID_GROUP_ID, None, group_id)
         elif group is None:
             there = log.groups.get(group_id) is not None

@@ -111,7 +111,7 @@ async def end_txn(context: RequestContext, request: EndTxnRequest) -> EndTxnResp
     A bump of the epoch (KIP-890) is only kept in the state's log from feature level 2 on.
     """
     bump = context.version >= _FIRST_VERSION_WITH_BUMP
-    if bump and context.broker.config.transaction_version < EPOCH_BUMP_VERSION:
+    if bump and context.broker.features.transaction_version() < EPOCH_BUMP_VERSION:
         return EndTxnResponse(0, ErrorCode.UNSUPPORTED_VERSION)
     ended = await context.broker.transactions.end(
         request.transactional_id,

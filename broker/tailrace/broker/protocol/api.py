@@ -60,8 +60,10 @@ class ApiKey(IntEnum):
     DESCRIBE_USER_SCRAM_CREDENTIALS = 50
     ALTER_USER_SCRAM_CREDENTIALS = 51
     DESCRIBE_QUORUM = 55
+    UPDATE_FEATURES = 57
     DESCRIBE_CLUSTER = 60
     DESCRIBE_PRODUCERS = 61
+    UNREGISTER_BROKER = 64
     DESCRIBE_TRANSACTIONS = 65
     LIST_TRANSACTIONS = 66
     CONSUMER_GROUP_HEARTBEAT = 68
@@ -152,8 +154,10 @@ APIS: dict[ApiKey, Api] = {
         m.AlterUserScramCredentialsRequest, m.AlterUserScramCredentialsResponse, "0", "0+"
     ),
     ApiKey.DESCRIBE_QUORUM: _api(m.DescribeQuorumRequest, m.DescribeQuorumResponse, "0-2", "0+"),
+    ApiKey.UPDATE_FEATURES: _api(m.UpdateFeaturesRequest, m.UpdateFeaturesResponse, "0-2", "0+"),
     ApiKey.DESCRIBE_CLUSTER: _api(m.DescribeClusterRequest, m.DescribeClusterResponse, "0-2", "0+"),
     ApiKey.DESCRIBE_PRODUCERS: _api(m.DescribeProducersRequest, m.DescribeProducersResponse, "0", "0+"),
+    ApiKey.UNREGISTER_BROKER: _api(m.UnregisterBrokerRequest, m.UnregisterBrokerResponse, "0", "0+"),
     ApiKey.DESCRIBE_TRANSACTIONS: _api(
         m.DescribeTransactionsRequest, m.DescribeTransactionsResponse, "0", "0+"
     ),

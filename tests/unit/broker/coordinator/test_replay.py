@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import shutil
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +23,7 @@ from tailrace.broker.coordinator.schemas import (
     OffsetKey,
     OffsetValue,
     TxnMetadata,
+    TxnStatus,
     decode_txn_key,
 )
 from tailrace.broker.coordinator.transaction import Partition, ProducerIdentity
@@ -41,7 +42,7 @@ _T = TypeVar("_T")
 class FullNode(Node):
     """Both coordinators on their logs, and a topic with data."""
 
-    def __init__(self, data_dir: Path, now_ms: int, version: int) -> None:
+    def __init__(self, data_dir: Path, now_ms: int, version: Callable[[], int]) -> None:
         super().__init__(data_dir, now_ms)
         if self.topics.find(TOPIC) is None:
             self.topics.create(TOPIC, PARTITIONS, {"retention.ms": "-1"})
@@ -55,11 +56,12 @@ class FullNode(Node):
         )
         self.full: set[Partition] = set()
         self.transactions = TransactionCoordinator(
-            TransactionLimits(version=version),
-            StateLog(self.states, value_version=version // 2),
+            TransactionLimits(),
+            StateLog(self.states, version),
             _Markers(self),
             ProducerIdBlocks(self.topics),
             self.clock,
+            version,
         )
         for batch in self.states.replay():
             for record in batch.records:
@@ -157,7 +159,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
         return self.runner.run(story)
 
     async def open(self, now_ms: int) -> None:
-        self.node = FullNode(self.root, now_ms, self.version)
+        self.node = FullNode(self.root, now_ms, lambda: self.version)
         await self.node.transactions.recover()
 
     # -- transactions ----------------------------------------------------------------------------------
@@ -334,6 +336,10 @@ class CoordinatorMachine(RuleBasedStateMachine):
 
     # -- what a broker does ----------------------------------------------------------------------------
 
+    @rule(version=st.sampled_from([0, 2]))
+    def change_level(self, version: int) -> None:
+        self.version = version
+
     @rule(topic=st.sampled_from([CONSUMER_OFFSETS, TRANSACTION_STATE]))
     def compact(self, topic: str) -> None:
         async def story() -> None:
@@ -374,3 +380,29 @@ TestLiveStateIsReplayedState = CoordinatorMachine.TestCase
 TestLiveStateIsReplayedState.settings = settings(
     max_examples=25, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
+
+
+def test_a_transaction_that_ends_while_the_level_goes_down_is_after_a_restart_what_it_was_before(
+    tmp_path: Path,
+) -> None:
+    async def story() -> None:
+        level = 2
+        node = FullNode(tmp_path, NOW_MS, lambda: level)
+        who = await node.transactions.init_producer_id("x", TIMEOUT_MS)
+        place = (TOPIC, 0)
+        assert await node.transactions.add_partitions("x", who.producer_id, who.epoch, [place]) == 0
+        node.full = {place}
+        ended = await node.transactions.end("x", who.producer_id, who.epoch, commit=True, bump=True)
+        assert ended.error is ErrorCode.CONCURRENT_TRANSACTIONS
+        level = 0
+        node.full = set()
+        await node.transactions.tick()
+        await node.flusher.wait_durable((log, log.log_end_offset) for log in node.logs.partitions())
+        before = node.known()
+        assert before["transactions"]["x"].status is TxnStatus.COMPLETE_COMMIT
+        await node.close()
+        node = FullNode(tmp_path, NOW_MS, lambda: level)
+        assert node.known() == before
+        await node.close()
+
+    asyncio.run(story())

@@ -41,11 +41,12 @@ class World:
         self.gate: asyncio.Event | None = None
         self.next_id = 100 * (1 + len(self.log))
         self.coordinator = TransactionCoordinator(
-            TransactionLimits(max_timeout_ms=900_000, version=version),
+            TransactionLimits(max_timeout_ms=900_000),
             self,
             MemoryMarkers(self),
             self._allocate,
             self,
+            lambda: version,
         )
         for transactional_id, value in self.log:
             self.coordinator.replay(transactional_id, value)

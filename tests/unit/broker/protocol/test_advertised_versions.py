@@ -22,8 +22,6 @@ APACHE_KAFKA_4_3_1 = {
 SPOKEN_BETWEEN_BROKERS = {ApiKey.ADD_PARTITIONS_TO_TXN: (0, 3)}  # 4 and 5 come from other brokers only
 NOT_SERVED = {
     **dict.fromkeys(range(38, 42), "delegation tokens: a Kafka without a secret for them refuses them too"),
-    57: "UpdateFeatures: levels are options of the broker's file",
-    64: "UnregisterBroker: it is the only one",
     **dict.fromkeys((80, 81), "voters of a quorum: there is none"),
     **dict.fromkeys((*range(76, 80), *range(83, 88), *range(90, 93)), "share groups (KIP-932)"),
     **dict.fromkeys((88, 89), "Streams groups (KIP-1071)"),

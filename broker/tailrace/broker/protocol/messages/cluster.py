@@ -1,5 +1,5 @@
 """ElectLeaders (43), AlterReplicaLogDirs (34), AlterPartitionReassignments (45), DescribeQuorum (55),
-ListConfigResources (74).
+UpdateFeatures (57), UnregisterBroker (64), ListConfigResources (74).
 """
 
 from tailrace.broker.protocol.fields import (
@@ -209,6 +209,58 @@ class DescribeQuorumResponse:
     error_message: str | None = string("2+", nullable="2+")
     topics: list[DescribeQuorumResponseTopic] = array(DescribeQuorumResponseTopic)
     nodes: list[QuorumNode] = array(QuorumNode, "2+")
+
+
+@message
+class FeatureUpdateKey:
+    """upgrade_type: 1 upgrade, 2 safe downgrade, 3 unsafe downgrade; before v1 either an upgrade or a safe one."""
+
+    feature: str = string()
+    max_version_level: int = int16()
+    allow_downgrade: bool = boolean("0")
+    upgrade_type: int = int8("1+", default=1)
+
+
+@message
+class UpdateFeaturesRequest:
+    """Level 0 disables a feature."""
+
+    timeout_ms: int = int32(default=60000)
+    feature_updates: list[FeatureUpdateKey] = array(FeatureUpdateKey)
+    validate_only: bool = boolean("1+")
+
+
+@message
+class UpdatableFeatureResult:
+    feature: str = string()
+    error_code: int = int16()
+    error_message: str | None = string(nullable="0+")
+
+
+@message
+class UpdateFeaturesResponse:
+    """From v2 on one error for all of them."""
+
+    throttle_time_ms: int = int32()
+    error_code: int = int16()
+    error_message: str | None = string(nullable="0+", default=None)
+    results: list[UpdatableFeatureResult] = array(UpdatableFeatureResult, "0-1")
+
+
+@message
+class UnregisterBrokerRequest:
+    """Asked by `kafka-cluster.sh unregister`."""
+
+    broker_id: int = int32()
+
+
+@message
+class UnregisterBrokerResponse:
+    """An error or none."""
+
+    throttle_time_ms: int = int32()
+    error_code: int = int16()
+    error_message: str | None = string(nullable="0+", default=None)
 
 
 @message
