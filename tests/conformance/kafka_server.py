@@ -11,6 +11,7 @@ from pathlib import Path
 from tailrace.broker import service
 from tailrace.broker.config import OPTIONS, BrokerConfig
 from tailrace.broker.options import read_options
+from tailrace.broker.server import BrokerServer
 
 _USERS = "scram-users"
 
@@ -45,7 +46,7 @@ def _serve(file: Path) -> None:
         known["tailrace.scram.users"] = users.read_text()
     config = BrokerConfig(**read_options(OPTIONS, known))
 
-    def tell(host: str, port: int) -> None:
+    def tell(_: BrokerServer) -> None:
         for user in filter(None, str(known.get("tailrace.scram.users", "")).split(",")):
             _say(f"Replayed UserScramCredentialRecord creating new entry for {user.partition('=')[0]}")
         _say(f"[KafkaRaftServer nodeId={config.node_id}] Kafka Server started")

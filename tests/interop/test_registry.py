@@ -1,17 +1,30 @@
 """The registry with stock clients: confluent-kafka's registry client and Avro serialisers, over a SIGKILL."""
 
 import json
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    NewTopic,
+    ResourcePatternType,
+    ResourceType,
+)
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from confluent_kafka.serialization import MessageField, SerializationContext
+from tests.fixtures.certificates import Certificates, make_authority
 from tests.fixtures.registry import GuardedRegistry, Stack
 
 from tailrace.changes import ConfigError
@@ -171,6 +184,70 @@ def test_a_registry_that_asks_for_a_login_gets_it_and_a_wrong_one_is_told(stack:
                 stranger.register("guarded-value", USER)
             assert "hunter2" not in str(caught.value)
             stranger.close()
+
+
+def test_stock_clients_log_in_to_a_secured_registry_with_confluents_settings(
+    secured_stack: Stack, certificates: Certificates
+) -> None:
+    settings = {
+        "url": secured_stack.registry_url,
+        "ssl.ca.location": str(certificates.authority),
+        "max.retries": 0,
+    }
+    broker = {
+        "bootstrap.servers": secured_stack.bootstrap,
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanisms": "SCRAM-SHA-512",
+        "ssl.ca.location": str(certificates.authority),
+    }
+    admin = AdminClient({**broker, "sasl.username": "admin", "sasl.password": "right"})
+    admin.create_topics([NewTopic("orders", 1)])["orders"].result(20)
+    for user, operation in (("shop", AclOperation.WRITE), ("clerk", AclOperation.READ)):
+        rule = AclBinding(
+            ResourceType.TOPIC, "orders", ResourcePatternType.LITERAL, f"User:{user}", "*", operation,
+            AclPermissionType.ALLOW,
+        )  # fmt: skip
+        admin.create_acls([rule])[rule].result(20)
+
+    def client(user_info: str) -> SchemaRegistryClient:
+        return SchemaRegistryClient({**settings, "basic.auth.user.info": user_info})
+
+    context = SerializationContext("orders", MessageField.VALUE)
+    with client("shop:right") as shop:
+        framed = AvroSerializer(shop, NAMED)({"id": 1, "name": "one"}, context)
+        with pytest.raises(SchemaRegistryError) as refused:
+            shop.register_schema("other-value", Schema(USER, "AVRO"))
+        assert (refused.value.http_status_code, refused.value.error_code) == (403, 40301)
+    with client("clerk:right") as clerk:
+        assert AvroDeserializer(clerk)(framed, context) == {"id": 1, "name": "one"}
+        assert clerk.get_subjects() == ["orders-value"]
+        with pytest.raises(SchemaRegistryError) as refused:
+            clerk.register_schema("orders-value", Schema(USER, "AVRO"))
+        assert refused.value.http_status_code == 403
+    for login in ("clerk:wrong", "nobody:right"):
+        with client(login) as stranger, pytest.raises(SchemaRegistryError) as refused:
+            stranger.get_subjects()
+        assert (refused.value.http_status_code, refused.value.error_code) == (401, 401)
+    with SchemaRegistryClient(settings) as nobody, pytest.raises(SchemaRegistryError) as refused:
+        nobody.get_subjects()
+    assert refused.value.http_status_code == 401
+
+
+def test_a_certificate_that_was_renewed_serves_the_next_connection_to_the_registry(tmp_path: Path) -> None:
+    certificates = make_authority(tmp_path)
+    pem = certificates.make("broker", server=True)
+    stack = Stack(tmp_path / "stack", registry_listen="https://127.0.0.1:0", ssl_keystore_location=str(pem))
+    stack.start()
+    try:
+        place = urlsplit(stack.registry_url)
+        address = (place.hostname or "", place.port or 0)
+        before = ssl.get_server_certificate(address)
+        assert before in pem.read_text()
+        renewed = make_authority(tmp_path).make("renewed", server=True).rename(pem)
+        after = ssl.get_server_certificate(address, ca_certs=str(certificates.authority))
+        assert after != before and after in renewed.read_text()
+    finally:
+        stack.kill()
 
 
 def test_a_login_is_sent_over_https_only() -> None:

@@ -12,6 +12,7 @@ from tailrace.broker.caller import Caller
 from tailrace.broker.security_options import SecurityOptions
 from tailrace.security.authorizer import Access, Authorizer
 from tailrace.security.bearer import TokenValidator
+from tailrace.security.http_login import HttpLogins
 from tailrace.security.limits import ConnectionLimits
 from tailrace.security.listeners import Listener
 from tailrace.security.principals import ANONYMOUS, NameRules, Principal, parse_super_users, user
@@ -43,7 +44,8 @@ class Protection:
         self._passwords = options.passwords()
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="login")
         self._key_reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="issuer")
-        tokens = self._tokens() if sasl and OAUTHBEARER in options.sasl_enabled_mechanisms else None
+        logs_in = sasl or bool(options.authorizer_class_name)  # over HTTP
+        tokens = self._tokens() if logs_in and OAUTHBEARER in options.sasl_enabled_mechanisms else None
         rate = options.max_connection_creation_rate
         self.limits = ConnectionLimits(
             options.max_connections,
@@ -64,6 +66,7 @@ class Protection:
         self.authenticator = Authenticator(
             options.sasl_enabled_mechanisms, self.users, tokens, self._executor
         )
+        self.http_logins = HttpLogins(self.authenticator)
 
     def _tokens(self) -> TokenValidator:
         from tailrace.security.oauth import JwksKeys, JwtValidator  # 20 MB that others do not pay

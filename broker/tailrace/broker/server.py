@@ -68,6 +68,11 @@ class BrokerServer:
                 door.listener.host,
                 door.port,
             )
+        return self.address
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of the first listener."""
         return self.doors[0].listener.host, self.doors[0].port
 
     def _porter(self, door: Door) -> Porter:

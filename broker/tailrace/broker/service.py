@@ -35,8 +35,7 @@ CRASH_POINTS = (
     *topics.CRASH_POINTS,
 )
 
-OnReady = Callable[[str, int], None]
-OnListeners = Callable[[dict[str, int]], None]
+OnReady = Callable[[BrokerServer], None]
 
 _log = logging.getLogger(__name__)
 
@@ -45,24 +44,22 @@ def run(
     config: BrokerConfig,
     *,
     on_ready: OnReady | None = None,
-    on_listeners: OnListeners | None = None,
     stop_with_stdin: bool = False,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then return after a clean stop.
 
-    `on_ready(host, port)` is called once, on the broker's thread, when clients may connect: what is
-    started there (the registry) must bring its own thread.  Raises TailraceError when the port is
-    taken, the data directory cannot be used, or a disk write failed.  `on_listeners` is told the port of each
-    listener by name, just before.  What the process makes from now on is readable by its user only.
+    `on_ready` is called once, on the broker's thread, when clients may connect: what is started there
+    (the registry) must bring its own thread.  Raises TailraceError when the port is taken, the data
+    directory cannot be used, or a disk write failed.  What the process makes from now on is readable by
+    its user only.
     """
     os.umask(0o077)
-    uvloop.run(_serve(config, on_ready, on_listeners, stop_with_stdin))
+    uvloop.run(_serve(config, on_ready, stop_with_stdin))
 
 
 async def _serve(
     config: BrokerConfig,
     on_ready: OnReady | None,
-    on_listeners: OnListeners | None,
     stop_with_stdin: bool,
 ) -> None:
     operations = Operations(config) if config.metrics_listen else None
@@ -79,13 +76,11 @@ async def _serve(
     if stop_with_stdin:
         loop.add_reader(sys.stdin.fileno(), stop)
     try:
-        host, port = await server.start()
+        await server.start()
         if operations is not None:
             operations.serving(server.broker)
-        if on_listeners is not None:
-            on_listeners({door.listener.name: door.port for door in server.doors})
         if on_ready is not None:
-            on_ready(host, port)
+            on_ready(server)
         await server.run_until_stopped()
     finally:
         if operations is not None:
@@ -95,15 +90,15 @@ async def _serve(
 def _main(options: dict[str, Any]) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.INFO)
 
-    ports: dict[str, int] = {}
-
-    def tell(host: str, port: int) -> None:
+    def tell(server: BrokerServer) -> None:
+        host, port = server.address
+        ports = {door.listener.name: door.port for door in server.doors}
         sys.stdout.write(json.dumps({"host": host, "port": port, "listeners": ports}) + "\n")
         sys.stdout.flush()
 
     try:
         config = BrokerConfig(**{**options, "data_dir": Path(options["data_dir"])})
-        run(config, on_ready=tell, on_listeners=ports.update, stop_with_stdin=True)
+        run(config, on_ready=tell, stop_with_stdin=True)
     except TailraceError as error:
         sys.stderr.write(f"broker: {error}\n")
         return error.exit_code

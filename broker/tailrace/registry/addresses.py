@@ -50,7 +50,7 @@ def bind(host: str, port: int) -> socket.socket:
 def parse_address(text: str) -> tuple[str, int]:
     """`host:port` -> (host, port); ConfigError for anything else."""
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
+    if not colon or not host or "/" in host or not port.isdigit() or int(port) > 65535:
         raise ConfigError(f"'{text}' is not an address", fix="write it as host:port, like 127.0.0.1:9092")
     return host.strip("[]"), int(port)
 

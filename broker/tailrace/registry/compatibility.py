@@ -37,6 +37,10 @@ def parse_schema(text: str) -> Schema:
     """Parse an Avro schema; raise RegistryError 42201 when it is not one."""
     try:
         return parse(text)
+    except RecursionError:
+        raise RegistryError(
+            RegistryErrorCode.INVALID_SCHEMA, "Invalid schema: it is nested too deep"
+        ) from None
     except (AvroException, json.JSONDecodeError, TypeError, KeyError, AttributeError, ValueError) as error:
         raise RegistryError(RegistryErrorCode.INVALID_SCHEMA, f"Invalid schema: {error}") from error
 

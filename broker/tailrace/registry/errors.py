@@ -9,6 +9,8 @@ from enum import IntEnum
 class RegistryErrorCode(IntEnum):
     """Confluent's `error_code` values that this registry answers with."""
 
+    UNAUTHORIZED = 401
+    OPERATION_DENIED = 40301
     SUBJECT_NOT_FOUND = 40401
     VERSION_NOT_FOUND = 40402
     SCHEMA_NOT_FOUND = 40403
@@ -19,11 +21,13 @@ class RegistryErrorCode(IntEnum):
     SUBJECT_COMPATIBILITY_NOT_FOUND = 40408
     SUBJECT_MODE_NOT_FOUND = 40409
     INCOMPATIBLE_SCHEMA = 409
+    BODY_TOO_LARGE = 413
     INVALID_SCHEMA = 42201
     INVALID_VERSION = 42202
     INVALID_COMPATIBILITY = 42203
     INVALID_MODE = 42204
     OPERATION_NOT_PERMITTED = 42205
+    INVALID_SUBJECT = 42208
     STORE_FAILED = 50001
 
 

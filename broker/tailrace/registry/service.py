@@ -16,9 +16,14 @@ from typing import Any
 from tailrace.broker import service as broker
 from tailrace.broker.client import PLAINTEXT, ClientSecurity
 from tailrace.broker.config import BrokerConfig, is_loopback
+from tailrace.broker.http_gate import HttpGate
+from tailrace.broker.server import BrokerServer
 from tailrace.changes.errors import ConfigError
 from tailrace.registry.addresses import KeptPorts, bind, parse_address, replace_json
 from tailrace.registry.thread import RegistryThread
+from tailrace.security.tls import ClientAuth, ServerTls
+
+_HTTPS = "https://"
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +39,8 @@ def run(
 ) -> None:
     """Serve until SIGTERM.  `options` are fields of BrokerConfig, but for data_dir, host and port.
 
-    `registry_security`: how the registry logs in to the broker's first listener.
+    `registry_listen`: host:port, or https://host:port with the broker's certificate.  `registry_security`: how the
+    registry logs in to the broker's first listener.  With an authorizer the registry asks everybody for a login.
 
     `endpoints_file` is replaced once both answer: bootstrap and registry_url.
 
@@ -42,16 +48,20 @@ def run(
     data directory that cannot be.
     """
     host, port = parse_address(listen)
-    registry_host, registry_port = parse_address(registry_listen)
+    place = registry_listen.removeprefix(_HTTPS)
+    registry_host, registry_port = parse_address(place)
     config = BrokerConfig(data_dir, host, port, **(options or {}))
-    _check_places(config, registry_host)
+    tls = _tls(config) if registry_listen.startswith(_HTTPS) else None
+    _check_places(config, registry_host, tls=tls is not None)
     ports = KeptPorts(data_dir / "ports.json")
     listener = bind(registry_host, registry_port or ports.get("registry"))
-    registry = RegistryThread(listener, registry_security)
+    registry = RegistryThread(listener, registry_security, tls)
 
-    def on_ready(host: str, port: int) -> None:
+    def on_ready(server: BrokerServer) -> None:
         """On the broker's loop, which the registry's start asks: it must not wait for it."""
+        host, port = server.address
         bootstrap = f"{host}:{port}"
+        gate = HttpGate(server) if config.authorizer_class_name else None
 
         def started(url: str) -> None:
             ports.keep(broker=port, registry=listener.getsockname()[1])
@@ -60,7 +70,7 @@ def run(
                 replace_json(endpoints_file, {**found, "pid": os.getpid(), "started_at": time.time()})
             _log.info("broker at %s, schema registry at %s", bootstrap, url)
 
-        registry.start_beside(bootstrap, started)
+        registry.start_beside(bootstrap, gate, started)
 
     try:
         broker.run(dataclasses.replace(config, port=port or ports.get("broker")), on_ready=on_ready)
@@ -72,12 +82,28 @@ def run(
         raise registry.failure
 
 
-def _check_places(config: BrokerConfig, registry_host: str) -> None:
-    if not config.insecure and not is_loopback(registry_host):
+def _tls(config: BrokerConfig) -> ServerTls:
+    if not config.ssl_keystore_location:
         raise ConfigError(
-            f"the registry would listen on {registry_host}, which other machines can reach, without authentication",
-            fix="Listen on 127.0.0.1, or accept an open listener with --insecure",
+            "the registry would speak TLS and there is no certificate", fix="give ssl.keystore.location (PEM)"
         )
+    # certificates of clients do not count here: who asks logs in over HTTP
+    return ServerTls(dataclasses.replace(config.tls_files(), client_auth=ClientAuth.NONE, trusted=None))
+
+
+def _check_places(config: BrokerConfig, registry_host: str, *, tls: bool) -> None:
+    if not (config.insecure or is_loopback(registry_host)):
+        lacking = [
+            *(() if config.authorizer_class_name else ("authentication",)),
+            *(() if tls else ("TLS",)),
+        ]
+        if lacking:
+            raise ConfigError(
+                f"the registry would listen on {registry_host}, which other machines can reach, without "
+                + " and ".join(lacking),
+                fix="Set authorizer.class.name and write tailrace.registry.listen as https://host:port, or listen on "
+                "127.0.0.1, or accept an open listener with --insecure",
+            )
     try:
         config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

@@ -5,7 +5,10 @@ and is the only way to do so.  So live state equals replayed state by constructi
 writes before it applies.  Records have Confluent's `_schemas` form: another registry can take over.
 """
 
+import itertools
 import json
+import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +19,20 @@ Record = tuple[dict[str, Any], dict[str, Any] | None]
 """Key and value of a `_schemas` record, before JSON."""
 
 MODES = ("READWRITE", "READONLY", "IMPORT")
+
+MOST_SCHEMA_BYTES = 1_000_000
+"""Of a schema in its record: the topic takes records of 1 MiB."""
+
+MOST_LEVELS = 128
+"""Of nesting in the JSON of a schema: about thirty records inside each other."""
+
+MOST_OBJECTS = 5_000
+"""In the JSON of a schema; Postgres has at most 1,600 columns, and checks of compatibility take quadratic time."""
+
+LONGEST_SUBJECT = 512
+
+_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"?', re.S)  # the end is optional: else linear time is lost
+_BRACKETS = re.compile(r"[\[\]{}]")
 
 
 @dataclass(slots=True)
@@ -46,7 +63,7 @@ class Subjects:
         """Subjects with a live version, sorted; with `deleted` also soft-deleted ones."""
         return sorted(
             name
-            for name, versions in self.versions.items()
+            for name, versions in list(self.versions.items())  # a copy: writers run in other threads
             if name.startswith(prefix) and versions and (deleted or self._live(name))
         )
 
@@ -64,14 +81,15 @@ class Subjects:
         found = self.live(subject, deleted=deleted)
         if wanted in ("latest", "-1"):
             return found[-1]
-        if not wanted.isdigit() or int(wanted) == 0:
+        asked = number(wanted)
+        if not asked:
             raise RegistryError(
                 RegistryErrorCode.INVALID_VERSION,
                 f"The specified version '{wanted}' is not a valid version id. Allowed values are between "
                 '[1, 2^31-1] and the string "latest"',
             )
         for version in found:
-            if version.version == int(wanted):
+            if version.version == asked:
                 return version
         raise RegistryError(RegistryErrorCode.VERSION_NOT_FOUND, f"Version {wanted} not found.")
 
@@ -88,6 +106,26 @@ class Subjects:
         if schema_id not in self.schemas:
             raise RegistryError(RegistryErrorCode.SCHEMA_NOT_FOUND, f"Schema {schema_id} not found")
         return self.schemas[schema_id]
+
+    def users_of(self, schema_id: int) -> list[str]:
+        """The subjects that have, or had until they were soft-deleted, a version with this schema."""
+        return [
+            name
+            for name, versions in list(self.versions.items())
+            if any(version.id == schema_id for version in list(versions.values()))
+        ]
+
+    def only(self, names: Collection[str]) -> "Subjects":
+        """The state as it would be if there were no other subjects: what somebody sees who may see these."""
+        versions = {name: dict(found) for name in names if (found := self.versions.get(name))}
+        ids = {version.id for found in versions.values() for version in found.values()}
+        asked: list[str | None] = [None, *names]
+        return Subjects(
+            versions=versions,
+            schemas={schema_id: self.schemas[schema_id] for schema_id in ids},
+            levels={name: self.levels[name] for name in asked if name in self.levels},
+            modes={name: self.modes[name] for name in asked if name in self.modes},
+        )
 
     def level(self, subject: str | None) -> Level:
         """The level in force: the subject's own, else the global one."""
@@ -108,6 +146,7 @@ class Subjects:
 
     def register(self, subject: str, schema: str) -> tuple[int, list[Record]]:
         """Give the schema an id under a subject; no record when it is there already."""
+        _require_name(subject)
         text = canonical(schema)
         for version in self._live(subject):
             if version.schema == text:
@@ -160,6 +199,7 @@ class Subjects:
 
     def set_level(self, subject: str | None, level: str) -> list[Record]:
         """Set a compatibility level; raise 42203 for a word that is none."""
+        _require_name(subject)
         if level.upper() not in Level.__members__:
             raise RegistryError(
                 RegistryErrorCode.INVALID_COMPATIBILITY,
@@ -180,6 +220,7 @@ class Subjects:
 
     def set_mode(self, subject: str | None, mode: str | None) -> list[Record]:
         """Set a mode, or take it back with None."""
+        _require_name(subject)
         if mode is not None and mode not in MODES:
             raise RegistryError(
                 RegistryErrorCode.INVALID_MODE, "Invalid mode. Valid values are " + ", ".join(MODES)
@@ -244,8 +285,39 @@ class Subjects:
 
 def canonical(schema: str) -> str:
     """One text for one schema: parsed, checked and printed without blanks, properties kept."""
+    _require_moderate(schema)
     parse_schema(schema)
-    return json.dumps(json.loads(schema), separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(json.loads(schema), separators=(",", ":"), ensure_ascii=False)
+    if len(json.dumps(text)) > MOST_SCHEMA_BYTES:
+        raise _too_much(f"its record would be larger than {MOST_SCHEMA_BYTES} bytes")
+    return text
+
+
+def number(text: str) -> int | None:
+    """A version or an id as a path has it; None for what is none."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 10 else None
+
+
+def _require_moderate(schema: str) -> None:
+    """Refuse what would keep the parser and the compatibility check busy, or use up the stack: in linear time."""
+    brackets = _BRACKETS.findall(_STRINGS.sub("", schema))
+    depths = itertools.accumulate(1 if bracket in "[{" else -1 for bracket in brackets)
+    if max(depths, default=0) > MOST_LEVELS:
+        raise _too_much(f"it is nested more than {MOST_LEVELS} levels deep")
+    if brackets.count("{") > MOST_OBJECTS:
+        raise _too_much(f"it has more than {MOST_OBJECTS} fields and types")
+
+
+def _too_much(why: str) -> RegistryError:
+    return RegistryError(RegistryErrorCode.INVALID_SCHEMA, f"Invalid schema: {why}")
+
+
+def _require_name(subject: str | None) -> None:
+    if subject is not None and (len(subject) > LONGEST_SUBJECT or not subject.isprintable()):
+        raise RegistryError(
+            RegistryErrorCode.INVALID_SUBJECT,
+            f"The specified subject is not valid: at most {LONGEST_SUBJECT} printable characters",
+        )
 
 
 def _schema_record(version: Version) -> Record:

@@ -3,14 +3,17 @@
 import os
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 
 import uvicorn
 
 from tailrace.broker.client import Client, ClientSecurity
+from tailrace.broker.http_gate import HttpGate
 from tailrace.registry.http import create_app
 from tailrace.registry.store import Store
+from tailrace.security.tls import ServerTls
 
 _REQUEST_TIMEOUT_S = 30.0
 
@@ -18,25 +21,28 @@ _REQUEST_TIMEOUT_S = 30.0
 class RegistryThread:
     """uvicorn on a socket of ours; `failure` is why it could not start."""
 
-    def __init__(self, listener: socket.socket, security: ClientSecurity) -> None:
-        self._listener, self._security = listener, security
+    def __init__(self, listener: socket.socket, security: ClientSecurity, tls: ServerTls | None) -> None:
+        self._listener, self._security, self._tls = listener, security, tls
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self._client: Client | None = None
         self.failure: BaseException | None = None
 
-    def start_beside(self, bootstrap: str, started: Callable[[str], None]) -> None:
-        """Start without waiting, then call `started(url)`; a failure ends the process with SIGTERM."""
-        threading.Thread(target=self._start_and_tell, args=(bootstrap, started), daemon=True).start()
+    def start_beside(self, bootstrap: str, gate: HttpGate | None, started: Callable[[str], None]) -> None:
+        """Start without waiting, then call `started(url)`; a failure ends the process with SIGTERM.
 
-    def _start_and_tell(self, bootstrap: str, started: Callable[[str], None]) -> None:
+        Without a gate the registry is open to everybody.
+        """
+        threading.Thread(target=self._start_and_tell, args=(bootstrap, gate, started), daemon=True).start()
+
+    def _start_and_tell(self, bootstrap: str, gate: HttpGate | None, started: Callable[[str], None]) -> None:
         try:
-            started(self._start(bootstrap))
+            started(self._start(bootstrap, gate))
         except BaseException as error:  # noqa: BLE001 - reported by the main thread, which ends the process
             self.failure = error
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def _start(self, bootstrap: str) -> str:
+    def _start(self, bootstrap: str, gate: HttpGate | None) -> str:
         """Replay the store and begin to answer; return the url."""
         self._client = Client(
             bootstrap,
@@ -48,13 +54,34 @@ class RegistryThread:
         store.open()
         self._server = uvicorn.Server(
             uvicorn.Config(
-                create_app(store), log_level="warning", access_log=False, lifespan="off", log_config=None
+                create_app(store, gate),
+                log_level="warning",
+                access_log=False,
+                lifespan="off",
+                log_config=None,
+                ws="none",
+                server_header=False,
+                proxy_headers=False,  # or a client could say that it has another address
+                ssl_context_factory=None if self._tls is None else self._tls_context,
             )
         )
         self._thread = threading.Thread(target=self._serve, name="schema-registry", daemon=True)
         self._thread.start()
         host, port = self._listener.getsockname()[:2]
-        return f"http://{host}:{port}"
+        return f"{'http' if self._tls is None else 'https'}://{host}:{port}"
+
+    def _tls_context(self, *_: object) -> ssl.SSLContext:
+        """A context that takes the certificates of each handshake from the files as they are then."""
+        tls = self._tls
+        assert tls is not None
+        context = tls.context
+
+        def renew(connection: ssl.SSLObject, *_: object) -> None:
+            tls.refresh()
+            connection.context = tls.context
+
+        context.sni_callback = renew
+        return context
 
     def _serve(self) -> None:
         assert self._server is not None
@@ -68,4 +95,6 @@ class RegistryThread:
             self._client.interrupt()
         if self._thread is not None:
             self._thread.join(5)
+        if self._client is not None:
+            self._client.close()
         self._listener.close()

@@ -143,10 +143,15 @@ class Authenticator:
         self, enabled: Collection[str], users: Users, tokens: TokenValidator | None, executor: Executor
     ) -> None:
         self._enabled = tuple(enabled)
-        self._users = users
-        self._tokens = tokens
+        self.users = users
+        self.tokens = tokens
         self._executor = executor
         self.failed_logins = FailedLogins()
+
+    @property
+    def takes_passwords(self) -> bool:
+        """Whether a SCRAM user's password counts at all."""
+        return any(name != OAUTHBEARER for name in self._enabled)
 
     def mechanisms(self, *, tls: bool) -> list[str]:
         """What a listener offers: PLAIN shows the password, so only inside TLS."""
@@ -155,11 +160,11 @@ class Authenticator:
     def exchange(self, mechanism: str) -> Exchange:
         """A new exchange of an enabled mechanism."""
         if mechanism == PLAIN:
-            return _Plain(self._users, self._executor)
+            return _Plain(self.users, self._executor)
         if mechanism == OAUTHBEARER:
-            assert self._tokens is not None
-            return _OAuthBearer(self._tokens)
-        return _Scram(Mechanism(mechanism), self._users)
+            assert self.tokens is not None
+            return _OAuthBearer(self.tokens)
+        return _Scram(Mechanism(mechanism), self.users)
 
 
 class SaslSession:

@@ -24,7 +24,9 @@ class ServiceOptions:
 
     listen: str = option("tailrace.listen", "127.0.0.1:9092", "Address for clients, host:port.")
     registry_listen: str = option(
-        "tailrace.registry.listen", "127.0.0.1:8081", "Address of the schema registry, host:port."
+        "tailrace.registry.listen",
+        "127.0.0.1:8081",
+        "Address of the schema registry: host:port, or https://host:port with the broker's certificate.",
     )
     registry_login: Path | None = option(
         "tailrace.registry.command.config",
