@@ -135,7 +135,9 @@ def _txn_offset_commit(names: Sequence[str], target: Target) -> m.TxnOffsetCommi
 
 
 def _configs(kind: int, request: Any, resource: Any, *more: Any) -> Make:
-    return lambda names, target: request([resource(kind, "1" if kind == 4 else n, *more) for n in names])
+    return lambda names, target: request(
+        [resource(kind, "1" if kind in (_BROKER_CONFIG, _LOGGER_CONFIG) else n, *more) for n in names]
+    )
 
 
 def _write_txn_markers(names: Sequence[str], target: Target) -> m.WriteTxnMarkersRequest:
@@ -144,7 +146,7 @@ def _write_txn_markers(names: Sequence[str], target: Target) -> m.WriteTxnMarker
     return m.WriteTxnMarkersRequest([marker])
 
 
-_TOPIC_CONFIG, _BROKER_CONFIG, _GROUP_CONFIG = 2, 4, 32
+_TOPIC_CONFIG, _BROKER_CONFIG, _LOGGER_CONFIG, _GROUP_CONFIG = 2, 4, 8, 32
 _ANY = 1
 _ACL_FILTER = (_ANY, None, _ANY, None, None, _ANY, _ANY)
 _ACL = (TOPIC, "unused", 3, "User:unused", "*", Operation.READ, 3)
@@ -221,6 +223,8 @@ ROWS: tuple[Row, ...] = (
         ((GROUP, O.DESCRIBE_CONFIGS),), about="group"),
     _cluster("DESCRIBE_CONFIGS", O.DESCRIBE_CONFIGS,
              _configs(_BROKER_CONFIG, m.DescribeConfigsRequest, m.DescribeConfigsResource), about="broker"),
+    _cluster("DESCRIBE_CONFIGS", O.DESCRIBE_CONFIGS,
+             _configs(_LOGGER_CONFIG, m.DescribeConfigsRequest, m.DescribeConfigsResource), about="loggers"),
     Row("ALTER_CONFIGS", _configs(_TOPIC_CONFIG, m.AlterConfigsRequest, m.AlterConfigsResource, []),
         ((TOPIC, O.ALTER_CONFIGS),), many=True),
     _cluster("ALTER_CONFIGS", O.ALTER_CONFIGS,
@@ -231,6 +235,9 @@ ROWS: tuple[Row, ...] = (
     _cluster("INCREMENTAL_ALTER_CONFIGS", O.ALTER_CONFIGS,
              _configs(_BROKER_CONFIG, m.IncrementalAlterConfigsRequest, m.IncrementalAlterConfigsResource, []),
              about="broker"),
+    _cluster("INCREMENTAL_ALTER_CONFIGS", O.ALTER_CONFIGS,
+             _configs(_LOGGER_CONFIG, m.IncrementalAlterConfigsRequest, m.IncrementalAlterConfigsResource, []),
+             about="loggers"),
     Row("ALTER_CONFIGS", _configs(_GROUP_CONFIG, m.AlterConfigsRequest, m.AlterConfigsResource, []),
         ((GROUP, O.ALTER_CONFIGS),), about="group", many=True),
     Row("INCREMENTAL_ALTER_CONFIGS",

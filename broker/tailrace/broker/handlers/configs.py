@@ -1,9 +1,9 @@
 """DescribeConfigs (32), AlterConfigs (33), IncrementalAlterConfigs (44): `config_resources` has what they are about."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from tailrace.broker.config_entries import ConfigEntry
-from tailrace.broker.handlers.config_resources import Configurable, resources_of
+from tailrace.broker.handlers.config_resources import resources_of
 from tailrace.broker.handlers.context import RequestContext
 from tailrace.broker.log import LogError
 from tailrace.broker.options import ConfigType
@@ -26,8 +26,6 @@ from tailrace.broker.protocol.messages import (
     IncrementalAlterConfigsResourceResponse,
     IncrementalAlterConfigsResponse,
 )
-
-_SET, _DELETE, _APPEND, _SUBTRACT = range(4)
 
 
 def describe_configs(context: RequestContext, request: DescribeConfigsRequest) -> DescribeConfigsResponse:
@@ -123,8 +121,7 @@ def _replace(
         configs[entry.name] = entry.value
     try:
         resources = resources_of(context.broker, resource.resource_type)
-        resources.current(resource.resource_name)
-        _put(resources, resource.resource_name, configs, validate_only=validate_only)
+        resources.replace(resource.resource_name, configs, validate_only=validate_only)
     except LogError as error:
         return error.code, str(error)
     return ErrorCode.NONE, None
@@ -136,24 +133,12 @@ def _change(
     wrong = _wrong_names(resource.configs)
     if wrong is not None:
         return wrong
-    name = resource.resource_name
     try:
         resources = resources_of(context.broker, resource.resource_type)
-        configs = dict(resources.current(name))
-        for change in resource.configs:
-            _apply(change, configs, resources.list_value(name, change.name))
-        _put(resources, name, configs, validate_only=validate_only)
+        resources.change(resource.resource_name, resource.configs, validate_only=validate_only)
     except LogError as error:
         return error.code, str(error)
     return ErrorCode.NONE, None
-
-
-def _put(resources: Configurable, name: str, configs: Mapping[str, str], *, validate_only: bool) -> None:
-    """Put `configs` in force, or only check them.  Raises LogError."""
-    if validate_only:
-        resources.check(name, configs)
-    else:
-        resources.put(name, configs)
 
 
 def _wrong_names(
@@ -163,28 +148,3 @@ def _wrong_names(
     if len(names) != len(set(names)):
         return ErrorCode.INVALID_REQUEST, "a config is named more than once"
     return None
-
-
-def _apply(change: IncrementalAlterableConfig, configs: dict[str, str], present: str | None) -> None:
-    operation = change.config_operation
-    if operation == _DELETE:
-        configs.pop(change.name, None)
-        return
-    if operation not in (_SET, _APPEND, _SUBTRACT):
-        raise LogError(ErrorCode.INVALID_REQUEST, f"there is no config operation {operation}")
-    if change.value is None:
-        raise LogError(ErrorCode.INVALID_REQUEST, f"config {change.name} has no value")
-    if operation == _SET:
-        configs[change.name] = change.value
-        return
-    if present is None:
-        raise LogError(ErrorCode.INVALID_CONFIG, f"config {change.name} is not a list", fix="Set it instead")
-    configs[change.name] = _edited(present, change.value, operation)
-
-
-def _edited(present: str, change: str, operation: int) -> str:
-    items = [item for item in present.split(",") if item]
-    changed = [item.strip() for item in change.split(",") if item.strip()]
-    if operation == _SUBTRACT:
-        return ",".join(item for item in items if item not in changed)
-    return ",".join(items + [item for item in changed if item not in items])
