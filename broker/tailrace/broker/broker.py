@@ -6,6 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from tailrace.broker.client_metrics import ClientMetrics
 from tailrace.broker.cluster_store import ClusterStore
 from tailrace.broker.config import BrokerConfig
 from tailrace.broker.coordinator.consumer_group.catalog import TopicCatalog
@@ -68,6 +69,7 @@ class Broker:
         )
         self.topics = Topics(config.data_dir, self.logs)
         self.cluster_store = ClusterStore(config.data_dir / DATABASE)
+        self.client_metrics = ClientMetrics(self.cluster_store)
         self.features = FeatureLevels(config.transaction_version, self.cluster_store)
         self.group_configs = GroupConfigs(config, self.cluster_store)
         self.security = Protection(config, config.doors(), config.data_dir / DATABASE)

@@ -9,7 +9,7 @@ from tailrace.broker.options import ConfigType, Option
 
 ALL_BROKERS = ""
 SET_ON_TOPIC, SET_ON_BROKER, SET_ON_ALL_BROKERS, SET_AT_START, DEFAULT = range(1, 6)
-SET_ON_LOGGER, SET_ON_GROUP = 6, 8
+SET_ON_LOGGER, SET_ON_CLIENT_METRICS, SET_ON_GROUP = 6, 7, 8
 
 
 @dataclass(frozen=True, slots=True)

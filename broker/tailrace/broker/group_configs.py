@@ -6,7 +6,6 @@
 Source: Kafka's GroupConfig (4.3), without what share groups and Streams groups have there.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,12 +14,11 @@ from tailrace.broker.config import OPTIONS, BrokerConfig
 from tailrace.broker.config_entries import SET_ON_GROUP, ConfigEntry, Synonym, start_entry
 from tailrace.broker.coordinator.consumer_group.coordinator import Timings
 from tailrace.broker.log import LogError
-from tailrace.broker.options import ConfigType
+from tailrace.broker.options import ConfigType, whole_number
 from tailrace.broker.protocol.errors import ErrorCode
 
 GROUP = 32
 _SESSION, _HEARTBEAT = "consumer.session.timeout.ms", "consumer.heartbeat.interval.ms"
-_LARGEST = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,7 @@ class GroupConfigs:
                     f"Unknown group config name: {name}",
                     fix=f"Known are {', '.join(_GROUP_OPTIONS)}",
                 )
-            values[name] = value = _whole_number(name, text)
+            values[name] = value = _positive(name, text)
             if value < self._option(option.least):
                 raise _out_of_bounds(f"{name} must be greater than or equal to {option.least}")
             if value > self._option(option.most):
@@ -122,12 +120,15 @@ class GroupConfigs:
         return max(self._option(option.least), min(int(found[name]), self._option(option.most)))
 
 
-def _whole_number(name: str, text: str) -> int:
-    refused = f"Invalid value {text} for configuration {name}:"
-    if not re.fullmatch(r"[+-]?[0-9]+", text.strip()) or abs(value := int(text)) > _LARGEST:
-        raise LogError(ErrorCode.INVALID_CONFIG, f"{refused} Not a number of type INT")
-    if value < 1:
-        raise LogError(ErrorCode.INVALID_CONFIG, f"{refused} Value must be at least 1")
+def _positive(name: str, text: str) -> int:
+    try:
+        value = whole_number(text)
+        if value < 1:
+            raise ValueError("Value must be at least 1")
+    except ValueError as error:
+        raise LogError(
+            ErrorCode.INVALID_CONFIG, f"Invalid value {text} for configuration {name}: {error}"
+        ) from None
     return value
 
 

@@ -5,6 +5,7 @@ those of Kafka's `server.properties` where Kafka has the option, `tailrace.…` 
 """
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from tailrace.changes.errors import ConfigError
 
 _Value = TypeVar("_Value")
 _METADATA = "tailrace.option"
+_LARGEST_INT = 2**31 - 1
 
 
 class ConfigType(IntEnum):
@@ -110,6 +112,18 @@ def read_options(options: Mapping[str, Option], given: Mapping[str, object]) -> 
         except ValueError as error:
             raise ConfigError(f"the broker's option {name} {error}") from None
     return fields
+
+
+def whole_number(text: str) -> int:
+    """What Kafka reads as an int.  Raises ValueError in Kafka's words."""
+    if not re.fullmatch(r"[+-]?[0-9]+", text.strip()) or abs(value := int(text)) > _LARGEST_INT:
+        raise ValueError("Not a number of type INT")
+    return value
+
+
+def items(text: str) -> tuple[str, ...]:
+    """The items of a list."""
+    return tuple(item for item in (item.strip() for item in text.split(",")) if item)
 
 
 def _kind(annotation: Any) -> type:

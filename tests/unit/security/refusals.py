@@ -146,7 +146,7 @@ def _write_txn_markers(names: Sequence[str], target: Target) -> m.WriteTxnMarker
     return m.WriteTxnMarkersRequest([marker])
 
 
-_TOPIC_CONFIG, _BROKER_CONFIG, _LOGGER_CONFIG, _GROUP_CONFIG = 2, 4, 8, 32
+_TOPIC_CONFIG, _BROKER_CONFIG, _LOGGER_CONFIG, _METRICS_CONFIG, _GROUP_CONFIG = 2, 4, 8, 16, 32
 _ANY = 1
 _ACL_FILTER = (_ANY, None, _ANY, None, None, _ANY, _ANY)
 _ACL = (TOPIC, "unused", 3, "User:unused", "*", Operation.READ, 3)
@@ -225,6 +225,8 @@ ROWS: tuple[Row, ...] = (
              _configs(_BROKER_CONFIG, m.DescribeConfigsRequest, m.DescribeConfigsResource), about="broker"),
     _cluster("DESCRIBE_CONFIGS", O.DESCRIBE_CONFIGS,
              _configs(_LOGGER_CONFIG, m.DescribeConfigsRequest, m.DescribeConfigsResource), about="loggers"),
+    _cluster("DESCRIBE_CONFIGS", O.DESCRIBE_CONFIGS,
+             _configs(_METRICS_CONFIG, m.DescribeConfigsRequest, m.DescribeConfigsResource), about="client metrics"),
     Row("ALTER_CONFIGS", _configs(_TOPIC_CONFIG, m.AlterConfigsRequest, m.AlterConfigsResource, []),
         ((TOPIC, O.ALTER_CONFIGS),), many=True),
     _cluster("ALTER_CONFIGS", O.ALTER_CONFIGS,
@@ -238,6 +240,11 @@ ROWS: tuple[Row, ...] = (
     _cluster("INCREMENTAL_ALTER_CONFIGS", O.ALTER_CONFIGS,
              _configs(_LOGGER_CONFIG, m.IncrementalAlterConfigsRequest, m.IncrementalAlterConfigsResource, []),
              about="loggers"),
+    _cluster("ALTER_CONFIGS", O.ALTER_CONFIGS,
+             _configs(_METRICS_CONFIG, m.AlterConfigsRequest, m.AlterConfigsResource, []), about="client metrics"),
+    _cluster("INCREMENTAL_ALTER_CONFIGS", O.ALTER_CONFIGS,
+             _configs(_METRICS_CONFIG, m.IncrementalAlterConfigsRequest, m.IncrementalAlterConfigsResource, []),
+             about="client metrics"),
     Row("ALTER_CONFIGS", _configs(_GROUP_CONFIG, m.AlterConfigsRequest, m.AlterConfigsResource, []),
         ((GROUP, O.ALTER_CONFIGS),), about="group", many=True),
     Row("INCREMENTAL_ALTER_CONFIGS",

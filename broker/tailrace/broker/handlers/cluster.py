@@ -165,10 +165,9 @@ def unregister_broker(context: RequestContext, request: UnregisterBrokerRequest)
 def list_config_resources(
     context: RequestContext, request: ListConfigResourcesRequest
 ) -> ListConfigResourcesResponse:
-    """Topics and the broker, and what else has something set; there are no clients' metrics here."""
-    if context.version == 0:
-        return ListConfigResourcesResponse()  # which asks for client metrics only
-    asked = request.resource_types or _CONFIG_RESOURCES
+    """Topics and the broker, and what else has something set; version 0 asks for clients' metrics only."""
+    every = _CONFIG_RESOURCES if context.version else (_CLIENT_METRICS,)
+    asked = request.resource_types or every
     if not set(asked) <= set(_CONFIG_RESOURCES):
         return ListConfigResourcesResponse(error_code=ErrorCode.UNSUPPORTED_VERSION)
     found = [ConfigResource(name, kind) for kind in asked for name in _names(context, kind)]

@@ -1,4 +1,4 @@
-"""What can have configs, by resource type: topics, brokers, loggers, groups."""
+"""What can have configs, by resource type: topics, brokers, loggers, clients' metrics, groups."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -6,9 +6,10 @@ from typing import Protocol
 
 from tailrace.broker import loggers
 from tailrace.broker.broker import Broker
+from tailrace.broker.client_metrics import CLIENT_METRICS, ClientMetrics
 from tailrace.broker.config import OPTIONS
 from tailrace.broker.config_entries import ALL_BROKERS, ConfigEntry, start_entry
-from tailrace.broker.group_configs import GROUP
+from tailrace.broker.group_configs import GROUP, GroupConfigs
 from tailrace.broker.handlers.config_changes import DELETE, SET, changed, value_of
 from tailrace.broker.log import LogError
 from tailrace.broker.options import ConfigType
@@ -142,21 +143,23 @@ class _Brokers(_Settings):
         return [*entries, start_entry("inter.broker.protocol.version", "4.3-IV0", ConfigType.STRING, None)]
 
 
-class _Groups(_Settings):
-    def __init__(self, broker: Broker) -> None:
-        self._groups = broker.group_configs
+class _Stored(_Settings):
+    """What keeps its configs itself: groups, subscriptions to clients' metrics."""
+
+    def __init__(self, configs: GroupConfigs | ClientMetrics) -> None:
+        self._configs = configs
 
     def describe(self, name: str) -> Sequence[ConfigEntry]:
-        return self._groups.describe(name)
+        return self._configs.describe(name)
 
     def _current(self, name: str) -> Mapping[str, str]:
-        return self._groups.of(name)
+        return self._configs.of(name)
 
     def _check(self, name: str, configs: Mapping[str, str]) -> None:
-        self._groups.check(name, configs)
+        self._configs.check(name, configs)
 
     def _put(self, name: str, configs: Mapping[str, str]) -> None:
-        self._groups.set(name, configs)
+        self._configs.set(name, configs)
 
 
 class _Loggers:
@@ -194,7 +197,8 @@ _TYPES: dict[int, Callable[[Broker], Configurable]] = {
     TOPIC: _Topics,
     BROKER: _Brokers,
     LOGGER: _Loggers,
-    GROUP: _Groups,
+    CLIENT_METRICS: lambda broker: _Stored(broker.client_metrics),
+    GROUP: lambda broker: _Stored(broker.group_configs),
 }
 
 
