@@ -48,6 +48,10 @@ def uniform(wishes: Wishes, partitions: Mapping[TopicId, int]) -> Assignment:
             holders[member_id].append(place)
             load[member_id] += 1
             heapq.heapreplace(least, (count + 1, member_id))
+    fair, rest = divmod(sum(load.values()), max(len(load), 1))
+    for enough in (fair + bool(rest), fair):  # who has too much gives first: that needs the fewest moves
+        for holders in held.values():
+            _balance(holders, load, enough)
     for _ in range(_MOST_ROUNDS):
         if not sum(_balance(holders, load) for holders in held.values()):
             break
@@ -58,13 +62,13 @@ def uniform(wishes: Wishes, partitions: Mapping[TopicId, int]) -> Assignment:
     return {member_id: frozenset(places) for member_id, places in assigned.items()}
 
 
-def _balance(holders: dict[str, list[Place]], load: dict[str, int]) -> int:
-    """Move partitions of one topic from who has most to who has least; returns how many moved."""
+def _balance(holders: dict[str, list[Place]], load: dict[str, int], enough: int = 0) -> int:
+    """Move partitions of one topic from who has most, and more than enough, to who has least; returns how many."""
     moved = 0
     while True:
         most = max((name for name, places in holders.items() if places), key=load.__getitem__)
         least = min(holders, key=load.__getitem__)
-        if load[most] - load[least] < 2:
+        if load[most] <= enough or load[most] - load[least] < 2:
             return moved
         holders[least].append(holders[most].pop())
         load[most] -= 1

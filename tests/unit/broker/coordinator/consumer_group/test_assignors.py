@@ -1,6 +1,6 @@
 """Assignors: every partition to one subscriber, evenly, and nothing moves without need."""
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tailrace.broker.coordinator.consumer_group.assignors import ASSIGNORS, Wish, range_, uniform
@@ -42,6 +42,13 @@ def test_every_partition_that_somebody_reads_goes_to_exactly_one_reader(
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 7), st.integers(1, 7), TOPICS, TOPICS)
+@example(  # the first topic's partition is held by who has enough, the second's by who has too much
+    4, 3, {NAMES[0]: 1, NAMES[4]: 1, NAMES[1]: 4}, {NAMES[0]: 1, NAMES[4]: 1, NAMES[1]: 4, NAMES[2]: 2}
+)
+@example(  # nobody has too much, some have one more than the others, and a new member has none
+    7, 6, dict(zip((NAMES[0], NAMES[1], NAMES[3], NAMES[4]), (2, 7, 3, 4), strict=True)),
+    dict(zip((NAMES[0], NAMES[1], NAMES[3], NAMES[4]), (2, 7, 5, 7), strict=True)),
+)  # fmt: skip
 def test_uniform_gives_equal_subscribers_equally_many_and_moves_no_more_than_it_must(
     count: int, count_before: int, topics: dict[bytes, int], topics_before: dict[bytes, int]
 ) -> None:
