@@ -50,6 +50,13 @@ class BrokerConfig(SecurityOptions):
         64 * 1024 * 1024,
         "Bytes of unanswered requests at which a connection is not read any further.",
     )
+    queued_max_request_bytes: int = (
+        option(  # Kafka's default is -1; buffers take twice as much while they grow
+            "queued.max.request.bytes",
+            64 * 1024 * 1024,
+            "Bytes of requests over all connections at which most are not read any further; -1: no limit.",
+        )
+    )
     fetch_max_bytes: int = option(
         "fetch.max.bytes", 55 * 1024 * 1024, "Ceiling of one fetch answer, whatever the client asks."
     )
@@ -179,6 +186,8 @@ class BrokerConfig(SecurityOptions):
             raise ConfigError(
                 f"broker option transaction.version is {self.transaction_version}, not 0, 1 or 2"
             )
+        if self.queued_max_request_bytes <= 0 and self.queued_max_request_bytes != -1:
+            raise ConfigError("broker option queued.max.request.bytes must be greater than 0, or -1")
         if self.durability not in ("fsync", "page_cache"):
             raise ConfigError(
                 f"broker option tailrace.durability is {self.durability!r}, not fsync or page_cache"

@@ -28,6 +28,7 @@ from tailrace.broker.handlers.api_versions import unsupported_version_answer
 from tailrace.broker.handlers.context import CloseConnection
 from tailrace.broker.handlers.failures import failure_answer
 from tailrace.broker.log import StorageFailure
+from tailrace.broker.memory_budget import Share
 from tailrace.broker.protocol import (
     ApiKey,
     Buffer,
@@ -86,7 +87,7 @@ class Connection(asyncio.BufferedProtocol):
         self._received = ReceiveBuffer(server.shared_buffer)
         self._slots: deque[_Slot] = deque()
         self._backlog: deque[bytes] = deque()
-        self._held_bytes = 0  # of requests that are not answered yet
+        self._share = Share(server.budget, self._read_or_pause, lambda: self._reading, self.abort)
         self._reading = True
         self._client_slow = False
         self._unsent = 0  # bytes that a slow client has not taken, as last counted
@@ -115,6 +116,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = None
         self._backlog.clear()
         self._note_unsent(0)
+        self._share.close()
         for slot in self._slots:
             if slot.waiting_fetch is not None:
                 slot.waiting_fetch.cancel()  # nobody waits for its data any more
@@ -147,6 +149,8 @@ class Connection(asyncio.BufferedProtocol):
             if time.monotonic() - now > _TURN_S and start < received.filled:
                 self._rest()
         received.keep_rest(start, missing, now)
+        if received.filled != self._share.unfinished:
+            self._share.note_unfinished(received.filled, missing)
 
     def pause_writing(self) -> None:
         self._client_slow = True
@@ -273,7 +277,7 @@ class Connection(asyncio.BufferedProtocol):
     def _accept(self, frame: memoryview) -> None:
         if self._stopping:
             return  # what came in one piece with the last request that is served
-        self._held_bytes += len(frame)
+        self._share.take(len(frame))
         if self._backlog or not self._may_start(frame):
             self._backlog.append(bytes(frame))
         else:
@@ -394,7 +398,7 @@ class Connection(asyncio.BufferedProtocol):
         out: list[Buffer] = []
         while self._slots and self._slots[0].parts is not None:
             slot = self._slots.popleft()
-            self._held_bytes -= slot.size
+            self._share.give_back(slot.size)
             out += slot.parts or ()
         if out and self._transport is not None:
             self._broker.counters.bytes_out += sum(map(len, out))
@@ -423,10 +427,11 @@ class Connection(asyncio.BufferedProtocol):
 
     def _read_or_pause(self) -> None:
         room = (
-            self._held_bytes < self._config.max_in_flight_bytes
+            self._share.held < self._config.max_in_flight_bytes
             and len(self._slots) + len(self._backlog) < _MOST_UNANSWERED
         )
         wanted = room and not (self._client_slow or self._stopping or self._muted)
+        wanted = wanted and self._share.budget.admits(self._share)
         if self._transport is None or wanted == self._reading:
             return
         self._reading = wanted

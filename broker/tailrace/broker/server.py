@@ -12,6 +12,7 @@ from tailrace.broker.broker import Broker
 from tailrace.broker.config import BrokerConfig
 from tailrace.broker.connection import Connection
 from tailrace.broker.listening import BACKLOG, Door, Porter, as_bound, bind
+from tailrace.broker.memory_budget import MemoryBudget
 from tailrace.broker.receive_buffer import SharedBuffer
 from tailrace.changes.errors import ConfigError
 from tailrace.security.scram import Mechanism
@@ -31,6 +32,7 @@ class BrokerServer:
         self.config = config
         self.connections: set[Connection] = set()
         self.shared_buffer = SharedBuffer()
+        self.budget = MemoryBudget(config.queued_max_request_bytes)
         self._complaints = 0
         self._last_left = asyncio.Event()  # while stopping: no connection is open any more
         self._stopping = asyncio.Event()
@@ -161,6 +163,10 @@ class BrokerServer:
             _log.warning("%d more warnings about clients were left out", more)
         self._complaints = 0
         self.broker.security.refresh()
+        if wasteful := self.budget.look_after():
+            self.complain(
+                "%d connections closed: they finish no frame, and others wait for their memory", wasteful
+            )
         now, idle_s = time.monotonic(), self.config.connections_max_idle_ms / 1000
         for connection in list(self.connections):
             connection.look_after(now, idle_s)
