@@ -22,6 +22,11 @@ from tailrace.broker.records.errors import InvalidBatchError
 INFLATED_BYTES = 64 << 20
 """A batch that has to be opened may inflate to this size, or to max.message.bytes if that is more."""
 
+INFLATED_FREELY = 4 << 20
+MOST_RATIO = 1_000
+"""Beyond INFLATED_FREELY, or max.message.bytes if that is more, a batch may inflate to so many times its size: few
+kilobytes of zstd would otherwise cost as much as a megabyte of records.  Readers take what is in the log."""
+
 _NO_TIMESTAMP = -1
 
 
@@ -127,9 +132,11 @@ def rewritten(
 
 
 def _inflated(header: BatchHeader, batch: memoryview, config: TopicConfig) -> bytes:
-    limit = max(INFLATED_BYTES, config.max_message_bytes)
+    records = batch[HEADER_BYTES:]
+    proportionate = max(INFLATED_FREELY, config.max_message_bytes, MOST_RATIO * len(records))
+    limit = min(max(INFLATED_BYTES, config.max_message_bytes), proportionate)
     try:
-        return decompress(header.codec, batch[HEADER_BYTES:], limit=limit)
+        return decompress(header.codec, records, limit=limit)
     except InvalidBatchError as error:
         raise LogError(error.error, error.what, fix=error.fix) from error
 

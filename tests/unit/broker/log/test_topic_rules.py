@@ -1,5 +1,7 @@
 """What a topic's configs allow in it, and what they make of a batch: timestamps, keys, codecs, sizes."""
 
+import dataclasses
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +10,7 @@ import pytest
 from tests.unit.broker.log.harness import NOW_MS, Harness
 
 from tailrace.broker.log import LogError, TopicConfig
-from tailrace.broker.log.validation import INFLATED_BYTES, RecordsRefusedError
+from tailrace.broker.log.validation import INFLATED_BYTES, INFLATED_FREELY, MOST_RATIO, RecordsRefusedError
 from tailrace.broker.protocol.errors import ErrorCode
 from tailrace.broker.records.batch import (
     HEADER_BYTES,
@@ -142,6 +144,30 @@ def test_a_bomb_is_refused_where_a_batch_has_to_be_opened(
         at.log.append(packed(codec, payload), now_ms=NOW_MS, leader_epoch=0)
     with refused(ErrorCode.CORRUPT_MESSAGE):
         at.log.append(packed(codec, b"\x01\x02garbage"), now_ms=NOW_MS, leader_epoch=0)
+
+
+@pytest.mark.parametrize("config", [TopicConfig(compact=True), TopicConfig(codec=Codec.NONE)])
+def test_a_batch_inflates_to_a_thousand_times_its_size_at_most_unless_that_is_little(
+    at: Harness, config: TopicConfig
+) -> None:
+    at.logs.configure("orders", config)
+    bomb = packed(Codec.ZSTD, compress(Codec.ZSTD, bytes(INFLATED_BYTES // 2)))
+    assert MOST_RATIO * len(bomb) < INFLATED_FREELY
+    with refused(ErrorCode.CORRUPT_MESSAGE) as refusal:
+        at.log.append(bomb, now_ms=NOW_MS, leader_epoch=0)
+    assert f"it inflates past {INFLATED_FREELY} bytes" in str(refusal.value)
+    at.logs.configure("orders", dataclasses.replace(config, max_message_bytes=8 << 20))
+    put(at, Record(b"k", bytes(7 << 20), NOW_MS), codec=Codec.ZSTD)  # its topic says that such may come
+    assert at.log.log_end_offset == 1
+
+
+def test_a_batch_that_is_large_and_compresses_well_is_no_bomb(at: Harness) -> None:
+    at.logs.configure("orders", TopicConfig(compact=True))
+    noise = os.urandom(20_000)
+    batch = encode_batch([Record(b"k", noise, NOW_MS) for _ in range(500)], codec=Codec.ZSTD)
+    assert 200 * len(batch) < 500 * len(noise) < MOST_RATIO * len(batch)
+    at.log.append(batch, now_ms=NOW_MS, leader_epoch=0)
+    assert at.log.log_end_offset == 500
 
 
 def test_a_new_segment_begins_when_the_index_is_full(at: Harness) -> None:

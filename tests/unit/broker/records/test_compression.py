@@ -1,6 +1,8 @@
 """Codecs against other implementations, and the cap on what a batch may inflate to."""
 
 import gzip
+import random
+import time
 
 import lz4.frame
 import pytest
@@ -48,6 +50,27 @@ def test_a_bomb_is_refused_before_it_inflates(codec: Codec) -> None:
     with pytest.raises(InvalidBatchError, match="inflates past 1000000 bytes"):
         decompress(codec, bomb, limit=1_000_000)
     assert len(decompress(codec, bomb, limit=5_000_000)) == 5_000_000
+
+
+def test_thousands_of_empty_gzip_members_take_linear_time() -> None:
+    def seconds(count: int) -> float:
+        members = gzip.compress(b"") * count
+        began = time.process_time()
+        assert decompress(Codec.GZIP, members + gzip.compress(b"x")) == b"x"
+        return time.process_time() - began
+
+    seconds(1_000)
+    assert seconds(80_000) < 32 * max(seconds(10_000), 0.01)  # quadratic: 64 times
+
+
+@given(data=DATA, at=st.integers(1, 100))
+@settings(max_examples=60, deadline=None)
+def test_gzip_that_is_cut_short_is_refused_and_members_join_anywhere(data: bytes, at: int) -> None:
+    noise = random.Random(len(data)).randbytes(40_000)  # longer than a piece
+    parts = [gzip.compress(data), gzip.compress(noise), gzip.compress(data)]
+    assert decompress(Codec.GZIP, b"".join(parts)) == data + noise + data
+    with pytest.raises(InvalidBatchError, match="cut short"):
+        decompress(Codec.GZIP, parts[1][:-at])
 
 
 @pytest.mark.parametrize("codec", COMPRESSED)
