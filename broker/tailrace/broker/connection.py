@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Collection
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from tailrace.broker.caller import ANYBODY
@@ -28,6 +29,7 @@ from tailrace.broker.handlers.api_versions import unsupported_version_answer
 from tailrace.broker.handlers.context import CloseConnection
 from tailrace.broker.handlers.failures import failure_answer
 from tailrace.broker.log import StorageFailure
+from tailrace.broker.log.when_durable import WhenDurable
 from tailrace.broker.memory_budget import Share
 from tailrace.broker.protocol import (
     ApiKey,
@@ -93,6 +95,7 @@ class Connection(asyncio.BufferedProtocol):
         self._unsent = 0  # bytes that a slow client has not taken, as last counted
         self._resting = False  # its turn is over, the others have theirs
         self._stopping = False
+        self._sends_soon = False
         self.last_active = time.monotonic()
         self._transport: asyncio.Transport | None = None
         self._client_host = ""
@@ -326,7 +329,11 @@ class Connection(asyncio.BufferedProtocol):
         try:
             answer = guarded(context, api_key, request, handler)
             slot.busy_s = time.monotonic() - slot.began
-            if inspect.isawaitable(answer):
+            if isinstance(answer, WhenDurable) and not answer.settled:  # a produce request costs no task
+                answer.then(partial(self._durable, slot, header, request, answer))
+            elif isinstance(answer, WhenDurable):
+                self._answer(slot, header, answer.result())
+            elif inspect.isawaitable(answer):
                 task = self._server.track(self._finish(slot, header, request, answer))
                 if header.api_key is ApiKey.FETCH:
                     slot.waiting_fetch = task
@@ -345,14 +352,29 @@ class Connection(asyncio.BufferedProtocol):
         self._work_off_backlog()
         self._read_or_pause()
 
+    def _durable(self, slot: _Slot, header: RequestHeader, request: Any, answer: WhenDurable[Any]) -> None:
+        """Answer a produce request, in one piece with the others that the same round made durable."""
+        try:
+            self._note_answer(slot, header, answer.result())
+        except Exception as error:  # noqa: BLE001 - whatever a handler does, only its client suffers
+            self._failed(slot, header, request, error)
+        if not self._slots or slot is self._slots[-1]:
+            self._send_and_go_on()
+        elif not self._sends_soon:
+            self._sends_soon = True
+            asyncio.get_running_loop().call_soon(self._send_and_go_on)
+
     def _answer(self, slot: _Slot, header: RequestHeader, answer: Any) -> None:
+        self._note_answer(slot, header, answer)
+        self._send_ready()
+        if self._session is not None and header.api_key in LOGIN_APIS:
+            self._after_login_step(self._session)
+
+    def _note_answer(self, slot: _Slot, header: RequestHeader, answer: Any) -> None:
         api_key = cast(ApiKey, header.api_key)
         slot.parts = self._encoded(slot, header, answer)
         took_ms = (time.monotonic() - slot.began) * 1000
         self._broker.requests.answered(api_key, header.api_version, took_ms, answer)
-        self._send_ready()
-        if self._session is not None and api_key in LOGIN_APIS:
-            self._after_login_step(self._session)
 
     def _encoded(self, slot: _Slot, header: RequestHeader, answer: Any) -> list[Buffer]:
         api_key = cast(ApiKey, header.api_key)
@@ -393,6 +415,12 @@ class Connection(asyncio.BufferedProtocol):
         parts = encode_response(ApiKey.API_VERSIONS, 0, header.correlation_id, unsupported_version_answer())
         self._slots.append(_Slot(False, size, parts))
         self._send_ready()
+
+    def _send_and_go_on(self) -> None:
+        self._sends_soon = False
+        self._send_ready()
+        self._work_off_backlog()
+        self._read_or_pause()
 
     def _send_ready(self) -> None:
         out: list[Buffer] = []

@@ -141,6 +141,9 @@ class BrokerServer:
         self.broker.release_parked()
         if self.unanswered and self.broker.failure is None:
             await asyncio.wait(self.unanswered, timeout=_DRAIN_S)
+        if self.broker.failure is None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.broker.flusher.settle(), _DRAIN_S)
         for task in self.unanswered:
             task.cancel()
         for connection in list(self.connections):

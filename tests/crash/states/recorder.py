@@ -185,7 +185,7 @@ class Recorder:
         self._mark(tell, before)
 
     def begin_sync(self, topic: str, partition: int = 0) -> SyncRound | None:
-        return self._log(topic, partition)[0].begin_sync()
+        return self._log(topic, partition)[0].begin_sync(more_follows=True)
 
     def finish_sync(self, topic: str, sync: SyncRound | None, partition: int = 0) -> None:
         """The round is done: everything up to its end is acknowledged."""

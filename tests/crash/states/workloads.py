@@ -9,7 +9,7 @@ from tests.crash.states.history import Expectation
 from tests.crash.states.memory_disk import Flat
 from tests.crash.states.recorder import NOBODY, Recorder
 
-from tailrace.broker.log import TopicConfig, segment
+from tailrace.broker.log import TopicConfig, index, segment
 
 HOUR_MS = 3_600_000
 COMPACTED = TopicConfig(segment_bytes=500, compact=True, delete=False, min_cleanable_dirty_ratio=0.0)
@@ -18,8 +18,13 @@ FIRST, SECOND, THIRD = (7, 0), (8, 0), (9, 0)
 
 @contextlib.contextmanager
 def small_files() -> Iterator[None]:
-    """An index entry for every other batch."""
-    with patch.object(segment, "INDEX_INTERVAL_BYTES", 150):
+    """An index entry for every other batch, a few of them in memory, and room for two batches beyond the end."""
+    with (
+        patch.object(segment, "INDEX_INTERVAL_BYTES", 150),
+        patch.object(index, "UNWRITTEN_BYTES", 16),
+        patch.object(segment, "ROOM", memoryview(bytes(250))),
+        patch.object(segment, "ROOM_FROM_BYTES", 150),
+    ):
         yield
 
 

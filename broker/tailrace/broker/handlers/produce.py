@@ -1,12 +1,12 @@
 """Produce (0): append record batches, answer when they are as durable as `acks` asks."""
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from tailrace.broker.handlers.context import CloseConnection, RequestContext
 from tailrace.broker.log import LogError, PartitionLog
 from tailrace.broker.log.validation import RecordsRefusedError
+from tailrace.broker.log.when_durable import WhenDurable
 from tailrace.broker.protocol import ErrorCode
 from tailrace.broker.protocol.messages import (
     BatchIndexAndErrorMessage,
@@ -18,7 +18,6 @@ from tailrace.broker.protocol.messages import (
     TopicProduceResponse,
 )
 from tailrace.broker.records.batch import HEADER_BYTES, read_header
-from tailrace.changes import crash_point
 
 _FIRST_VERSION_WITH_ABORTABLE = 11
 _FIRST_VERSION_THAT_JOINS = 12
@@ -109,7 +108,7 @@ def _of_join(error: ErrorCode) -> ErrorCode:
 
 def _append_all(
     context: RequestContext, request: ProduceRequest, refused: Mapping[tuple[str, int], ErrorCode]
-) -> Coroutine[Any, Any, ProduceResponse] | None:
+) -> WhenDurable[ProduceResponse] | None:
     broker = context.broker
     appended: list[_Target] = []
     response = ProduceResponse(
@@ -124,20 +123,11 @@ def _append_all(
         ]
     )
     if request.acks:
-        return _when_durable(context, response, appended)
+        return broker.flusher.when_durable(appended, response)
     broker.flusher.request([log for log, _ in appended])
     if any(p.error_code for topic in response.responses for p in topic.partition_responses):
         raise CloseConnection("records sent with acks=0 were refused")
     return None
-
-
-async def _when_durable(
-    context: RequestContext, response: ProduceResponse, appended: list[_Target]
-) -> ProduceResponse:
-    if appended:
-        await context.broker.flusher.wait_durable(appended)
-        crash_point("broker.before_produce_answer")
-    return response
 
 
 def _name_of(context: RequestContext, topic: TopicProduceData) -> str | None:

@@ -79,7 +79,7 @@ def rewrite(work: Round, latest: LatestOffsets, group: list[Segment]) -> Path:
                 target.noted(read_header(kept), header.base_offset)
                 if header.is_control and header.last_offset in aborted:
                     target.aborted.add(aborted[header.last_offset])
-        for path in [target.file.path, *target.finish_indexes()]:
+        for path in target.finish_files():
             sync_file(disk, path)
         disk.set_modified_ns(target.file.fd, disk.modified_ns(group[-1].file.fd))
     finally:

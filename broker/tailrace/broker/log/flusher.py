@@ -7,11 +7,17 @@ round, which starts as soon as this one ends.
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from tailrace.broker.log.errors import StorageFailure
 from tailrace.broker.log.partition import PartitionLog
+from tailrace.broker.log.sync import Syncer, SyncRound
+from tailrace.broker.log.when_durable import WhenDurable
 from tailrace.broker.metrics.histogram import Histogram
+from tailrace.changes import crash_point
+
+_T = TypeVar("_T")
+_Waiters = list[WhenDurable[Any]]
 
 
 class Flusher:
@@ -34,39 +40,47 @@ class Flusher:
         self._on_high_watermark = on_high_watermark
         self._on_failure = on_failure
         self._page_cache = page_cache
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="fdatasync")
+        self._syncer = Syncer(threads)
         self._dirty: dict[PartitionLog, None] = {}
-        self._waiters: list[asyncio.Future[None]] = []
-        self._rounds: asyncio.Task[None] | None = None
+        self._waiters: _Waiters = []
+        self._idle: asyncio.Future[None] | None = None  # while a round runs or is about to
         self._failure: StorageFailure | None = None
         self._round_began: float | None = None
         self.round_ms = Histogram()
 
     def request(self, partitions: Iterable[PartitionLog]) -> None:
         """Have these partitions flushed soon, without waiting (acks=0)."""
+        loop = asyncio.get_running_loop()
         if self._page_cache:
             for partition in partitions:
                 if partition.expose(partition.log_end_offset):
-                    asyncio.get_running_loop().call_soon(self._on_high_watermark, partition)
+                    loop.call_soon(self._on_high_watermark, partition)
             return
         self._dirty.update(dict.fromkeys(partitions))
-        if self._rounds is None and self._dirty and self._failure is None:
-            self._rounds = asyncio.get_running_loop().create_task(self._run())
+        if self._idle is None and self._dirty and self._failure is None:
+            self._idle = loop.create_future()
+            loop.call_soon(self._begin, loop)  # what else has arrived joins the round
+
+    def when_durable(self, targets: Iterable[tuple[PartitionLog, int]], value: _T) -> WhenDurable[_T]:
+        """`value`, once each log is durable up to its offset (exclusive)."""
+        waiter = WhenDurable(value)
+        behind = [partition for partition, end in targets if partition.high_watermark < end]
+        if behind and self._failure is None:
+            self.request(behind)
+        if not behind or self._failure is not None or self._page_cache:
+            waiter.settle(self._failure)
+        else:
+            self._waiters.append(waiter)
+        return waiter
 
     async def wait_durable(self, targets: Iterable[tuple[PartitionLog, int]]) -> None:
         """Return when each log is durable up to its offset (exclusive).  Raises StorageFailure."""
-        if self._failure is not None:
-            raise self._failure
-        behind = [partition for partition, end in targets if partition.high_watermark < end]
-        if not behind:
-            return
-        if self._page_cache:
-            self.request(behind)
-            return
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        self.request(behind)
-        await waiter
+        await self.when_durable(targets, None)
+
+    async def settle(self) -> None:
+        """Return when nothing waits to be flushed."""
+        if self._idle is not None:
+            await asyncio.shield(self._idle)
 
     @property
     def backlog(self) -> int:
@@ -79,50 +93,63 @@ class Flusher:
 
     async def close(self) -> None:
         """Flush what is dirty and end the threads."""
-        if self._rounds is not None:
-            await self._rounds
-        self._pool.shutdown()
+        await self.settle()
+        self._syncer.close()
 
-    async def _run(self) -> None:
-        """Rounds until nothing is dirty.  Whatever goes wrong is told to everybody who waits."""
-        waiters: list[asyncio.Future[None]] = []
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        dirty, self._dirty = self._dirty, {}
+        waiters, self._waiters = self._waiters, []
         try:
-            while self._dirty:
-                dirty, self._dirty = self._dirty, {}
-                waiters, self._waiters = self._waiters, []
-                await self._sync(dirty)
-                for waiter in waiters:
-                    if not waiter.done():
-                        waiter.set_result(None)
-        except Exception as error:  # noqa: BLE001 - a flusher that ends silently leaves producers waiting for ever
-            self._fail(error, waiters)
-            return
-        self._rounds = None
+            rounds = [(partition, partition.begin_sync(more_follows=True)) for partition in dirty]
+            syncs = [(partition, sync) for partition, sync in rounds if sync is not None]
+            self._round_began = time.monotonic()
 
-    async def _sync(self, dirty: Iterable[PartitionLog]) -> None:
-        loop = asyncio.get_running_loop()
-        rounds = [(partition, partition.begin_sync()) for partition in dirty]
-        started = [(partition, sync) for partition, sync in rounds if sync is not None]
-        self._round_began = time.monotonic()
-        done = await asyncio.gather(
-            *(loop.run_in_executor(self._pool, sync.run) for _, sync in started), return_exceptions=True
-        )
+            def finished(error: Exception | None) -> None:
+                self._finish(loop, syncs, waiters, error)
+
+            self._syncer.run([sync for _, sync in syncs], loop, finished)
+        except Exception as error:  # noqa: BLE001 - a round that ends silently leaves producers waiting for ever
+            self._fail(error, waiters)
+
+    def _finish(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        syncs: list[tuple[PartitionLog, SyncRound]],
+        waiters: _Waiters,
+        error: Exception | None,
+    ) -> None:
+        """The files of a round are synced, or not: tell everybody who waits, and go on with what came since."""
         self.round_ms.observe(self.backlog_age_s(time.monotonic()) * 1000)
         self._round_began = None
-        failed = next((error for error in done if error is not None), None)
-        if failed is not None:
-            raise failed
-        for partition, sync in started:
-            if partition.finish_sync(sync):
-                loop.call_soon(self._on_high_watermark, partition)
+        try:
+            if error is not None:
+                raise error
+            for partition, sync in syncs:
+                if partition.finish_sync(sync):
+                    loop.call_soon(self._on_high_watermark, partition)
+        except Exception as failure:  # noqa: BLE001 - as above
+            self._fail(failure, waiters)
+            return
+        crash_point("broker.before_produce_answer")
+        for waiter in waiters:
+            waiter.settle()
+        if self._dirty:
+            loop.call_soon(self._begin, loop)
+        else:
+            self._rest()
 
-    def _fail(self, error: Exception, waiters: list[asyncio.Future[None]]) -> None:
+    def _rest(self) -> None:
+        if self._idle is not None:
+            self._idle.set_result(None)
+            self._idle = None
+
+    def _fail(self, error: Exception, waiters: _Waiters) -> None:
         self._failure = StorageFailure(
             f"making the log durable failed: {error}",
             fix="Check the disk; the broker recovers its logs when it is started again",
         )
         for waiter in waiters + self._waiters:
-            if not waiter.done():
-                waiter.set_exception(self._failure)
+            waiter.settle(self._failure)
         self._waiters.clear()
+        self._rest()
         self._on_failure(self._failure)

@@ -19,6 +19,7 @@ from tailrace.broker.log.durable import read_file, write_whole
 from tailrace.broker.log.producers import EndedTransaction
 
 INDEX_INTERVAL_BYTES = 4096
+UNWRITTEN_BYTES = 2048
 
 _OFFSET = struct.Struct(">ii")
 _TIME = struct.Struct(">qi")
@@ -26,17 +27,23 @@ _ABORTED = struct.Struct(">hqqqq")
 
 
 class EntryFile:
-    """A file of fixed-size entries in ascending order, opened on first use."""
+    """A file of fixed-size entries in ascending order, opened on first use.
+
+    The newest entries are written many at a time, and are in memory until then: the index of a segment that grows
+    is built anew after a crash in any case.
+    """
 
     def __init__(self, disk: Disk, path: Path, entry: struct.Struct) -> None:
         self._disk = disk
         self.path = path
         self.count = 0
         self._entry = entry
+        self._unwritten = bytearray()
         self._fd = -1
 
     def load(self) -> bool:
         """Take over what is on disk; False when the file is missing or its size is not whole entries."""
+        self._unwritten.clear()
         if not self._disk.exists(self.path):
             self.count = 0
             return False
@@ -45,12 +52,16 @@ class EntryFile:
         return rest == 0
 
     def add(self, *fields: int) -> None:
-        """Append one entry.  After an OSError the entry does not exist."""
-        content = self._entry.pack(*fields)
-        write_whole(self._disk, self._descriptor(), content, self.count * self._entry.size)
+        """Append one entry.  After an OSError it does not exist."""
+        if len(self._unwritten) >= UNWRITTEN_BYTES:
+            self._write()
+        self._unwritten += self._entry.pack(*fields)
         self.count += 1
 
     def entry(self, number: int) -> tuple[int, ...]:
+        at = number * self._entry.size - self._written_bytes
+        if at >= 0:
+            return self._entry.unpack_from(self._unwritten, at)
         data = self._disk.read(self._descriptor(), self._entry.size, number * self._entry.size)
         return self._entry.unpack(data)
 
@@ -71,11 +82,22 @@ class EntryFile:
 
     def clear(self) -> None:
         self.count = 0
+        self._unwritten.clear()
         self._disk.truncate(self._descriptor(), 0)
 
-    def trim(self) -> None:
-        """Cut what a failed `add` left behind."""
-        self._disk.truncate(self._descriptor(), self.count * self._entry.size)
+    def finish(self) -> None:
+        """Write every entry, and cut what a failed write left behind.  Raises OSError."""
+        self._write()
+        self._disk.truncate(self._descriptor(), self._written_bytes)
+
+    @property
+    def _written_bytes(self) -> int:
+        return self.count * self._entry.size - len(self._unwritten)
+
+    def _write(self) -> None:
+        if self._unwritten:
+            write_whole(self._disk, self._descriptor(), bytes(self._unwritten), self._written_bytes)
+            self._unwritten.clear()
 
     def close(self) -> None:
         """Give the descriptor back; the next use opens the file again."""

@@ -328,7 +328,7 @@ class LogManager:
                 sync_all(log)
                 for segment in log.segments:
                     if not segment.indexes_synced or segment is log.segments[-1]:
-                        _sync_files(self.disk, segment.finish_indexes())
+                        _sync_files(self.disk, segment.finish_files())
                         segment.indexes_synced = True
                 write_snapshot(self.disk, log.directory, log.log_end_offset, log.states, durable=True)
                 log.epochs.write(durable=True)
@@ -358,7 +358,7 @@ class LogManager:
 
 
 async def _sync_indexes(disk: Disk, segment: Segment) -> None:
-    paths = segment.finish_indexes()
+    paths = segment.finish_files()
     try:
         await asyncio.to_thread(_sync_files, disk, paths)
     except FileNotFoundError:

@@ -268,6 +268,7 @@ class PartitionLog:
             crash_point("broker.log.roll_segment_created")
             write_snapshot(self.disk, self.directory, self._end, self.states, durable=False)
             crash_point("broker.log.roll_snapshot_written")
+            self.segments[-1].trim()
         except OSError:
             segment.remove()
             raise
@@ -345,13 +346,16 @@ class PartitionLog:
         """(newest epoch <= `epoch`, its end offset) for OffsetForLeaderEpoch; (-1, -1) when unknown."""
         return self.epochs.end_offset(epoch, self._end)
 
-    def begin_sync(self) -> SyncRound | None:
+    def begin_sync(self, *, more_follows: bool = False) -> SyncRound | None:
         """What must be synced for all that is appended so far; None when nothing is.  On the loop.
 
-        A log whose topic was deleted has nothing left to make durable.
+        A log whose topic was deleted has nothing left to make durable.  `more_follows`: such rounds come one
+        after the other, and are worth preparing the file for.
         """
         if self.closed:
             return None
+        if more_follows:
+            self.segments[-1].make_room()
         segments = [
             (segment, segment.size) for segment in self.segments if segment.size > segment.synced_size
         ]

@@ -107,7 +107,7 @@ def recover(disk: Disk, directory: Path, durable: Durable, clock: Clock) -> Reco
             disk.fdatasync(segment.file.fd)
     for segment in segments[:-1]:
         if not segment.indexes_synced:  # else the recovery point went back, to where compaction left holes
-            for path in segment.finish_indexes():
+            for path in segment.finish_files():
                 sync_file(disk, path)
             segment.indexes_synced = True
     sync_snapshot(disk, directory, segments[-1].base_offset)
@@ -167,10 +167,26 @@ def _check(segments: list[Segment], durable: Durable, epochs: LeaderEpochs) -> i
                 segment, f"begins inside the segment before, which ends at {segments[number - 1].next_offset}"
             )
         contiguous = number == finished or segment.base_offset == segments[number - 1].next_offset
-        if not contiguous or not _scan(segment, durable, epochs):
-            _cut(segments, number if contiguous else number - 1, durable)
-            break
+        if contiguous and _scan(segment, durable, epochs):
+            continue
+        following = segments[number + 1].base_offset if number + 1 < len(segments) else -1
+        if contiguous and following == segment.next_offset and _is_room(segment, segment.size):
+            segment.truncate(segment.size)  # the segment was finished, and its cut not yet durable
+            continue
+        _cut(segments, number if contiguous else number - 1, durable)
+        break
     return unchecked
+
+
+def _is_room(segment: Segment, position: int) -> bool:
+    """Whether nothing but zeros follows the batches of a segment (`Segment.make_room`)."""
+    size = segment.disk.size(segment.file.fd)
+    while position < size:
+        chunk = segment.disk.read(segment.file.fd, min(_READ_BYTES, size - position), position)
+        if chunk.count(0) != len(chunk):
+            return False
+        position += len(chunk)
+    return True
 
 
 def _ends_at(segment: Segment, offset: int) -> bool:
@@ -189,9 +205,18 @@ def _load(segment: Segment) -> None:
     except struct.error:
         pass  # an index that points into the middle of a batch
     _log.warning("rebuilding the indexes of %s", segment.file.path)
-    headers = list(segment.headers())
+    headers: list[BatchHeader] = []
+    try:
+        for _, header in segment.headers():
+            headers.append(header)
+    except struct.error:
+        end = sum(header.size for header in headers)
+        last = headers[-1].size if headers else 0
+        if not last or not has_valid_crc(segment.batch_at(end - last, last)) or not _is_room(segment, end):
+            raise
+        segment.truncate(end)  # it was the newest one: whether all of it is there, the next one tells
     segment.restart()
-    for _, header in headers:
+    for header in headers:
         segment.noted(header, header.base_offset)
 
 
@@ -245,10 +270,11 @@ def _cut(segments: list[Segment], number: int, durable: Durable) -> None:
         )
     lost = segment.disk.size(segment.file.fd) - segment.size
     later = segments[number + 1 :]
-    _log.warning(
-        "%s: cutting %d bytes that a crash left unfinished at offset %d, and %d later segments",
-        segment.file.path, lost, end, len(later),
-    )  # fmt: skip
+    if later or not _is_room(segment, segment.size):
+        _log.warning(
+            "%s: cutting %d bytes that a crash left unfinished at offset %d, and %d later segments",
+            segment.file.path, lost, end, len(later),
+        )  # fmt: skip
     crash_point("broker.recovery.before_truncate")
     for following in reversed(later):  # the last first: a crash in between leaves no hole
         following.remove()

@@ -1,8 +1,14 @@
 """One segment: a file of whole record batches and its indexes, named by its first offset.
 
 00000000000000004711.log .index .timeindex .txnindex
+
+While a log grows by small pieces its newest file is kept longer than its content, filled with zeros: an fdatasync
+that leaves size and blocks of a file as they are does without the journal of the file system, and takes a
+fraction of the time (ARCHITECTURE.md).  The zeros are cut when the segment is finished, or by recovery.
 """
 
+import contextlib
+import errno
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +22,9 @@ from tailrace.broker.records.batch import HEADER_BYTES, MAGIC, BatchHeader, read
 INDEX_SUFFIXES = (".index", ".timeindex", ".txnindex")
 MAX_RELATIVE_OFFSET = 0x7FFF_FFFF
 _SCAN_BYTES = 32 * 1024
+ROOM = memoryview(bytes(1 << 20))
+ROOM_FROM_BYTES = 64 << 10  # a segment that stays smaller is not worth it
+_SMALL_BYTES = 128 << 10  # more than this in one round, and the second write would cost more than the journal
 
 
 def segment_name(offset: int, suffix: str) -> str:
@@ -32,7 +41,7 @@ def segment_offsets(disk: Disk, directory: Path) -> list[int]:
 class Segment:
     """Offsets [base_offset, next_offset) of a partition; only the newest segment grows.
 
-    `size` is what counts as written: bytes beyond it are the rest of a failed append.
+    `size` is what counts as written: bytes beyond it are the rest of a failed append, or zeros.
     `synced_size` tells how much of it is durable.
     """
 
@@ -50,6 +59,8 @@ class Segment:
         self.file = LogFile(disk, self.path(".log"), create=create)
         self.size = 0 if create else disk.size(self.file.fd)
         self.synced_size = self.size
+        self._file_size = self.size
+        self._may_have_room = True
         self.indexes_synced = False
         self.offset_index = OffsetIndex(disk, self.path(".index"), base_offset)
         self.time_index = TimeIndex(disk, self.path(".timeindex"), base_offset)
@@ -110,7 +121,7 @@ class Segment:
                 while written < size:  # a full disk is told by the next write, not by the short one
                     written += self.disk.write(fd, [rest[written:]], at + written)
         except OSError:
-            self.disk.truncate(fd, at)
+            self.drop_torn_tail()
             raise
 
     def noted(self, header: BatchHeader, base_offset: int) -> None:
@@ -118,6 +129,7 @@ class Segment:
         position = self.size
         last_offset = base_offset + header.last_offset_delta
         self.size = position + header.size
+        self._file_size = max(self._file_size, self.size)
         self.next_offset = last_offset + 1
         if self.first_timestamp < 0:
             self.first_timestamp = header.max_timestamp
@@ -135,23 +147,50 @@ class Segment:
             return  # a sparser index is still right; the next batch tries again
         self._indexed_size = self.size
 
+    def make_room(self) -> None:
+        """Fill the file with zeros ahead of what will be appended, where the rounds of fdatasync are small.
+
+        A disk that has no place for them is asked no more.
+        """
+        small = self.size >= ROOM_FROM_BYTES and self.size - self.synced_size <= _SMALL_BYTES
+        if not small or not self._may_have_room or self._file_size - self.size > len(ROOM) // 4:
+            return
+        at, end = self._file_size, self.size + len(ROOM)
+        try:
+            if self.disk.write(self.file.fd, [ROOM[: end - at]], at) != end - at:
+                raise OSError(errno.ENOSPC, "short write")
+        except OSError:
+            self._may_have_room = False
+            self._file_size = end  # as far as it may have come
+            with contextlib.suppress(OSError):
+                self.trim()
+            return
+        self._file_size = end
+
+    def trim(self) -> None:
+        """Cut the zeros beyond the end.  Raises OSError; durable once the paths of `finish_files` are synced."""
+        if self._file_size > self.size:
+            self.disk.truncate(self.file.fd, self.size)
+            self._file_size = self.size
+
     def seal(self) -> None:
-        """No more appends: the time index gets its last word (a full disk leaves that to `finish_indexes`)."""
+        """No more appends: the time index gets its last word (a full disk leaves that to `finish_files`)."""
         try:
             self.time_index.add(self.max_timestamp, self.max_timestamp_offset)
         except OSError:
             return
 
-    def finish_indexes(self) -> list[Path]:
-        """Complete the index files; once these paths are fsynced, `indexes_synced` may be set.  Raises OSError.
+    def finish_files(self) -> list[Path]:
+        """Complete the files; once these paths are fsynced, `indexes_synced` may be set.  Raises OSError.
 
         On the loop, and the fsync elsewhere: look-ups go on meanwhile.
         """
+        self.trim()
         self.time_index.add(self.max_timestamp, self.max_timestamp_offset)
-        self.offset_index.file.trim()
-        self.time_index.file.trim()
+        self.offset_index.file.finish()
+        self.time_index.file.finish()
         self.aborted.trim()
-        return [self.path(suffix) for suffix in INDEX_SUFFIXES]
+        return [self.path(suffix) for suffix in (".log", *INDEX_SUFFIXES)]
 
     def position_of(self, offset: int) -> int:
         """Position of the batch that contains `offset`, or of the first one after it.
@@ -242,13 +281,14 @@ class Segment:
 
     def drop_torn_tail(self) -> None:
         """Cut what a failed write left behind the last whole batch.  Raises OSError."""
-        self.disk.truncate(self.file.fd, self.size)
+        self._file_size = max(self._file_size, self.size + 1)  # nobody knows how far it came
+        self.trim()
 
     def truncate(self, size: int) -> None:
         """Cut the file at a batch boundary and make that durable (recovery)."""
         self.disk.truncate(self.file.fd, size)
         self.disk.fdatasync(self.file.fd)
-        self.size = self.synced_size = size
+        self.size = self.synced_size = self._file_size = size
 
     def remove(self) -> None:
         """Close and unlink all files of a segment that never counted."""

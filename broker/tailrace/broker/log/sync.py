@@ -1,10 +1,21 @@
-"""One round of fdatasync for one log: what to sync, and how far the log is durable afterwards."""
+"""One round of fdatasync for one log: what to sync, how far the log is durable afterwards, and who does it."""
 
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from queue import SimpleQueue
 
 from tailrace.broker.log.disk import Disk
 from tailrace.broker.log.segment import Segment
 from tailrace.changes import crash_point
+
+_QUICK_S = 0.0005
+_PATIENCE_S = 0.001
+_WEIGHT = 0.1  # of the last sync in the moving average
 
 CRASH_POINTS = ("broker.log.before_fsync", "broker.log.after_fsync")
 
@@ -40,3 +51,75 @@ class SyncRound:
         for segment, size in self.segments:
             segment.synced_size = max(segment.synced_size, size)
             segment.file.release()
+
+
+class Syncer:
+    """Runs the syncs of a round in a few threads.
+
+    To hear of the end by a turn of the event loop costs as much CPU as the appends of a small round.  Where the disk
+    has answered in less than `_QUICK_S` of late, the loop waits for a single sync instead, once a turn, after it
+    has served every socket; and never longer than `_PATIENCE_S`, whatever the disk does.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._threads: list[threading.Thread] = []
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._usual_s = 0.0  # moving average of what a sync takes
+
+    def run(
+        self,
+        syncs: Sequence[SyncRound],
+        loop: asyncio.AbstractEventLoop,
+        finished: Callable[[Exception | None], None],
+    ) -> None:
+        """Call `finished` when all are done, with the first error: before the return, or later on the loop."""
+        if not syncs:
+            finished(None)
+            return
+        errors: list[Exception] = []
+        done, first = count(1), count(1)  # `next` of a count is atomic
+        here = threading.Lock()
+        here.acquire()
+
+        def job(sync: SyncRound) -> None:
+            self._sync(sync, errors)
+            if next(done) < len(syncs):
+                return
+            if next(first) == 1:
+                here.release()
+            else:
+                loop.call_soon_threadsafe(finished, errors[0] if errors else None)
+
+        self._start_threads(len(syncs))
+        for sync in syncs:
+            self._jobs.put(partial(job, sync))
+        patient = len(syncs) == 1 and self._usual_s < _QUICK_S
+        if (patient and here.acquire(timeout=_PATIENCE_S)) or next(first) != 1:
+            finished(errors[0] if errors else None)
+
+    def close(self) -> None:
+        """End the threads when they have done what they were given."""
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+
+    def _sync(self, sync: SyncRound, errors: list[Exception]) -> None:
+        began = time.monotonic()
+        try:
+            sync.run()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the round must end
+            errors.append(error)
+        self._usual_s += (time.monotonic() - began - self._usual_s) * _WEIGHT
+
+    def _start_threads(self, wanted: int) -> None:
+        while len(self._threads) < min(self._most, wanted):
+            thread = threading.Thread(target=self._work, name="fdatasync", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()

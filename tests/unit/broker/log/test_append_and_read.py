@@ -163,6 +163,7 @@ def test_the_offset_index_has_an_entry_per_interval_and_finds_every_batch(at: Ha
     at.logs.configure("orders", config)
     for number in range(400):
         at.append(b"%05d" % number * 20)
+    at.log.segments[-1].finish_files()
     (index,) = at.files(".index")
     entries = list(struct.iter_unpack(">ii", index.read_bytes()))
     assert len(entries) == pytest.approx(at.log.size / 4200, rel=0.1)

@@ -170,7 +170,7 @@ def test_an_error_of_any_step_of_a_round_is_told_to_everybody_who_waits(
 ) -> None:
     failures: list[StorageFailure] = []
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ValueError("a mistake of ours")
 
     async def scenario() -> None:

@@ -13,7 +13,7 @@ import pytest
 from tests.unit.broker.log.disks import FaultyDisk
 from tests.unit.broker.log.harness import Harness, make_batch
 
-from tailrace.broker.log import LogError, TopicConfig
+from tailrace.broker.log import LogError, TopicConfig, index
 from tailrace.broker.protocol.errors import ErrorCode
 
 PRODUCER = (7, 0)
@@ -89,8 +89,9 @@ def test_an_abort_whose_index_entry_found_no_space_is_still_an_abort(at: Harness
 
 
 def test_indexes_that_found_no_space_still_find_everything(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(index, "UNWRITTEN_BYTES", 8)
     full = False
 
     class ShortWrites(FaultyDisk):

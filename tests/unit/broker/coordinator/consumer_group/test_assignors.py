@@ -49,6 +49,7 @@ def test_every_partition_that_somebody_reads_goes_to_exactly_one_reader(
     7, 6, dict(zip((NAMES[0], NAMES[1], NAMES[3], NAMES[4]), (2, 7, 3, 4), strict=True)),
     dict(zip((NAMES[0], NAMES[1], NAMES[3], NAMES[4]), (2, 7, 5, 7), strict=True)),
 )  # fmt: skip
+@example(6, 3, {NAMES[n]: (1, 4, 1, 1, 1)[n] for n in range(5)}, {NAMES[n]: (1, 6, 1)[n] for n in range(3)})
 def test_uniform_gives_equal_subscribers_equally_many_and_moves_no_more_than_it_must(
     count: int, count_before: int, topics: dict[bytes, int], topics_before: dict[bytes, int]
 ) -> None:
