@@ -28,7 +28,8 @@ from tests.fixtures.certificates import Certificates, make_authority
 from tests.fixtures.registry import GuardedRegistry, Stack
 
 from tailrace.changes import ConfigError
-from tailrace.registry.client import RegistryClient, RegistryRefusedError
+from tailrace.registry.client import RegistryClient, RegistryRefusedError, RegistryUnavailableError
+from tailrace.registry.login import RegistryLogin
 from tailrace.security.secrets import Secret
 
 USER = json.dumps({"type": "record", "name": "user", "fields": [{"name": "id", "type": "long"}]})
@@ -171,12 +172,12 @@ def test_the_confluent_avro_serialisers_round_trip_over_the_broker(
 
 def test_a_registry_that_asks_for_a_login_gets_it_and_a_wrong_one_is_told(stack: Stack) -> None:
     with GuardedRegistry(stack.registry_url, "shop:right") as guarded:
-        client = RegistryClient(guarded.url, login=Secret("shop:right"))
+        client = RegistryClient(guarded.url, login=RegistryLogin(Secret("shop:right")))
         schema_id = client.register("guarded-value", USER)
         assert client.latest("guarded-value") == (schema_id, client.schema(schema_id))
         assert client.latest("nowhere") is None
         client.close()
-        for login in (None, Secret("shop:hunter2")):
+        for login in (None, RegistryLogin(Secret("shop:hunter2"))):
             stranger = RegistryClient(guarded.url, login=login)
             with pytest.raises(
                 RegistryRefusedError, match=r"Unauthorized. check basic\.auth\.user\.info"
@@ -233,6 +234,23 @@ def test_stock_clients_log_in_to_a_secured_registry_with_confluents_settings(
     assert refused.value.http_status_code == 401
 
 
+def test_our_own_client_logs_in_over_tls_and_trusts_nobody_else(
+    secured_stack: Stack, certificates: Certificates
+) -> None:
+    user_info = Secret("admin:right")
+    client = RegistryClient(
+        secured_stack.registry_url, login=RegistryLogin(user_info, certificates.authority)
+    )
+    schema_id = client.register("orders-value", USER)
+    client.set_compatibility("orders-value", "FULL")
+    assert client.latest("orders-value") == (schema_id, client.schema(schema_id))
+    client.close()
+    stranger = RegistryClient(secured_stack.registry_url, login=RegistryLogin(user_info), timeout_s=0)
+    with pytest.raises(RegistryUnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
+        stranger.latest("orders-value")
+    stranger.close()
+
+
 def test_a_certificate_that_was_renewed_serves_the_next_connection_to_the_registry(tmp_path: Path) -> None:
     certificates = make_authority(tmp_path)
     pem = certificates.make("broker", server=True)
@@ -252,4 +270,4 @@ def test_a_certificate_that_was_renewed_serves_the_next_connection_to_the_regist
 
 def test_a_login_is_sent_over_https_only() -> None:
     with pytest.raises(ConfigError, match="show the password to the network"):
-        RegistryClient("http://registry.example:8081", login=Secret("shop:right"))
+        RegistryClient("http://registry.example:8081", login=RegistryLogin(Secret("shop:right")))

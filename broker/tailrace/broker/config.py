@@ -65,7 +65,9 @@ class BrokerConfig(SecurityOptions):
     )
 
     metrics_listen: str = option(
-        "tailrace.metrics.listen", "", "Address of /metrics and /health, host:port; empty: none."
+        "tailrace.metrics.listen",
+        "",
+        "Address of /metrics and /health: host:port, or https://host:port; empty: none.",
     )
     metrics_open: bool = option(
         "tailrace.metrics.open", False, "Whether metrics may be told beyond loopback, to everybody."
@@ -153,26 +155,7 @@ class BrokerConfig(SecurityOptions):
             raise ConfigError(f"broker port {self.port} is not between 0 and 65535")
         if not 0 <= self.advertised_port <= 65535:
             raise ConfigError(f"broker advertised port {self.advertised_port} is not between 0 and 65535")
-        for name in (
-            "default_partitions",
-            "request_max_bytes",
-            "max_in_flight_bytes",
-            "fetch_max_bytes",
-            "connections_max_idle_ms",
-            "group_min_session_timeout_ms",
-            "group_max_size",
-            "group_consumer_session_timeout_ms",
-            "group_consumer_heartbeat_interval_ms",
-            "group_consumer_min_session_timeout_ms",
-            "group_consumer_min_heartbeat_interval_ms",
-            "group_consumer_max_size",
-            "offsets_retention_minutes",
-            "offsets_topic_partitions",
-            "transaction_max_timeout_ms",
-            "transactional_id_expiration_ms",
-            "producer_id_expiration_ms",
-            "transaction_topic_partitions",
-        ):
+        for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 raise ConfigError(f"broker option {_name_of(name)} must be greater than 0")
         for least, most in (
@@ -224,6 +207,27 @@ class BrokerConfig(SecurityOptions):
         )
         return self.bound_listeners(plain, insecure=self.insecure)
 
+
+_POSITIVE = (
+    "default_partitions",
+    "request_max_bytes",
+    "max_in_flight_bytes",
+    "fetch_max_bytes",
+    "connections_max_idle_ms",
+    "group_min_session_timeout_ms",
+    "group_max_size",
+    "group_consumer_session_timeout_ms",
+    "group_consumer_heartbeat_interval_ms",
+    "group_consumer_min_session_timeout_ms",
+    "group_consumer_min_heartbeat_interval_ms",
+    "group_consumer_max_size",
+    "offsets_retention_minutes",
+    "offsets_topic_partitions",
+    "transaction_max_timeout_ms",
+    "transactional_id_expiration_ms",
+    "producer_id_expiration_ms",
+    "transaction_topic_partitions",
+)
 
 OPTIONS = options_of(BrokerConfig)
 """Every option by its name in files, flags and DescribeConfigs."""

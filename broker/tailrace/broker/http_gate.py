@@ -5,16 +5,34 @@ Users, locks and rules belong to the event loop's thread, so every question is p
 
 import asyncio
 import concurrent.futures
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tailrace.broker.security_options import SecurityOptions
 from tailrace.broker.server import BrokerServer
+from tailrace.changes.errors import ConfigError
 from tailrace.security.acls import Operation, ResourceType
 from tailrace.security.authorizer import Access
 from tailrace.security.sasl import SaslFailure
+from tailrace.security.tls import ClientAuth, ServerTls
 
 Question = tuple[Operation, ResourceType, str]
 """May somebody do this, to a resource of this type, with this name?"""
+
+
+HTTPS = "https://"
+"""Before the host and port of a server that speaks TLS."""
+
+
+def http_tls(options: SecurityOptions) -> ServerTls:
+    """TLS of an HTTP server with the broker's certificate.  Raises ConfigError."""
+    if not options.ssl_keystore_location:
+        raise ConfigError(
+            "an https address needs a certificate, and there is none", fix="give ssl.keystore.location (PEM)"
+        )
+    # certificates of clients do not count here: who asks logs in over HTTP
+    return ServerTls(dataclasses.replace(options.tls_files(), client_auth=ClientAuth.NONE, trusted=None))
 
 
 class HttpRefusedError(Exception):

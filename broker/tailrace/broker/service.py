@@ -78,7 +78,7 @@ async def _serve(
     try:
         await server.start()
         if operations is not None:
-            operations.serving(server.broker)
+            operations.serving(server)
         if on_ready is not None:
             on_ready(server)
         await server.run_until_stopped()

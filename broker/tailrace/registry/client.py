@@ -3,14 +3,14 @@
 import base64
 import http.client
 import json
+import ssl
 import threading
 import time
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from tailrace.changes.errors import ConfigError, TailraceError
-from tailrace.security.listeners import is_loopback
-from tailrace.security.secrets import Secret
+from tailrace.registry.login import RegistryLogin
 
 MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
 _FIXES = {
@@ -35,20 +35,6 @@ class RegistryUnavailableError(TailraceError):
     retriable = True
 
 
-def check_login(url: str, login: Secret | None) -> None:
-    """Raise ConfigError for a login that is none, or that would be shown to the network."""
-    if login is None:
-        return
-    if not login.reveal().partition(":")[1]:
-        raise ConfigError("basic.auth.user.info is not user:password")
-    parts = urlsplit(url)
-    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
-        raise ConfigError(
-            f"basic.auth.user.info would show the password to the network on the way to {url}",
-            fix="use the registry's https address",
-        )
-
-
 class RegistryClient:
     """Registers and reads schemas; safe to use from several threads.
 
@@ -56,18 +42,19 @@ class RegistryClient:
     that does not answer is tried again until `timeout_s` has passed, then RegistryUnavailableError names its address.
     """
 
-    def __init__(self, url: str, *, login: Secret | None = None, timeout_s: float = 30.0) -> None:
-        """login: `user:password`, sent over https only, or to this machine.  Raises ConfigError."""
+    def __init__(self, url: str, *, login: RegistryLogin | None = None, timeout_s: float = 30.0) -> None:
+        """A password is sent over https only, or to this machine.  Raises ConfigError."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"'{url}' is not a registry address", fix="write it like http://127.0.0.1:8081")
-        check_login(url, login)
+        login = login or RegistryLogin()
+        login.check(url)
         self._headers = {"Content-Type": MEDIA_TYPE, "Accept": MEDIA_TYPE}
-        if login is not None:
-            encoded = base64.b64encode(login.reveal().encode()).decode()
+        if login.user_info is not None:
+            encoded = base64.b64encode(login.user_info.reveal().encode()).decode()
             self._headers["Authorization"] = f"Basic {encoded}"
         self._url = url
-        self._connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._tls = ssl.create_default_context(cafile=login.authorities) if parts.scheme == "https" else None
         self._host, self._port, self._prefix = parts.hostname, parts.port, parts.path.rstrip("/")
         self._timeout_s = timeout_s
         self._connection: http.client.HTTPConnection | None = None
@@ -140,7 +127,11 @@ class RegistryClient:
 
     def _once(self, verb: str, path: str, body: dict[str, Any] | None) -> tuple[int, dict[str, Any]]:
         if self._connection is None:
-            self._connection = self._connect(self._host, self._port, timeout=10)
+            self._connection = (
+                http.client.HTTPConnection(self._host, self._port, timeout=10)
+                if self._tls is None
+                else http.client.HTTPSConnection(self._host, self._port, timeout=10, context=self._tls)
+            )
         payload = None if body is None else json.dumps(body)
         self._connection.request(verb, self._prefix + path, payload, self._headers)
         response = self._connection.getresponse()

@@ -16,14 +16,11 @@ from typing import Any
 from tailrace.broker import service as broker
 from tailrace.broker.client import PLAINTEXT, ClientSecurity
 from tailrace.broker.config import BrokerConfig, is_loopback
-from tailrace.broker.http_gate import HttpGate
+from tailrace.broker.http_gate import HTTPS, HttpGate, http_tls
 from tailrace.broker.server import BrokerServer
 from tailrace.changes.errors import ConfigError
 from tailrace.registry.addresses import KeptPorts, bind, parse_address, replace_json
 from tailrace.registry.thread import RegistryThread
-from tailrace.security.tls import ClientAuth, ServerTls
-
-_HTTPS = "https://"
 
 _log = logging.getLogger(__name__)
 
@@ -48,10 +45,10 @@ def run(
     data directory that cannot be.
     """
     host, port = parse_address(listen)
-    place = registry_listen.removeprefix(_HTTPS)
+    place = registry_listen.removeprefix(HTTPS)
     registry_host, registry_port = parse_address(place)
     config = BrokerConfig(data_dir, host, port, **(options or {}))
-    tls = _tls(config) if registry_listen.startswith(_HTTPS) else None
+    tls = http_tls(config) if registry_listen.startswith(HTTPS) else None
     _check_places(config, registry_host, tls=tls is not None)
     ports = KeptPorts(data_dir / "ports.json")
     listener = bind(registry_host, registry_port or ports.get("registry"))
@@ -80,15 +77,6 @@ def run(
         registry.stop()
     if registry.failure is not None:
         raise registry.failure
-
-
-def _tls(config: BrokerConfig) -> ServerTls:
-    if not config.ssl_keystore_location:
-        raise ConfigError(
-            "the registry would speak TLS and there is no certificate", fix="give ssl.keystore.location (PEM)"
-        )
-    # certificates of clients do not count here: who asks logs in over HTTP
-    return ServerTls(dataclasses.replace(config.tls_files(), client_auth=ClientAuth.NONE, trusted=None))
 
 
 def _check_places(config: BrokerConfig, registry_host: str, *, tls: bool) -> None:

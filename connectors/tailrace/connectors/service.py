@@ -21,7 +21,7 @@ from tailrace.connectors.prepare import LogNames
 from tailrace.connectors.session import Session
 from tailrace.connectors.source import DiscoveredTable, Source, SourceContext, SourceUnavailable
 from tailrace.registry.client import RegistryClient
-from tailrace.security.secrets import Secret
+from tailrace.registry.login import RegistryLogin
 
 CRASH_POINTS = (
     "source.before_publication",
@@ -81,8 +81,8 @@ class SourcePartConfig:
     """How long a raw topic keeps its full history; after that the latest row of every key."""
     security: ClientSecurity = PLAINTEXT
     """How to connect to the brokers."""
-    registry_login: Secret | None = None
-    """`user:password` of the registry."""
+    registry_login: RegistryLogin | None = None
+    """How to get into the registry."""
 
 
 def run(config: SourcePartConfig, stop: threading.Event) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from tailrace.broker.client import PLAINTEXT, ClientSecurity
-from tailrace.security.secrets import Secret
+from tailrace.registry.login import RegistryLogin
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class FlinkPartConfig:
     aborted by the broker; it must not exceed the broker's `transaction.max.timeout.ms`.  `requirements` are
     pip requirement lines of the user's functions.  `udf_mode`: `thread` calls Python functions inside the JVM, `process`
     in worker processes, which Flink serves over ports that are not limited to loopback; functions with `batch: arrow`
-    always run there.  `security`: how to connect to the brokers.  `registry_login`: `user:password` of the registry.
+    always run there.  `security`: how to connect to the brokers.  `registry_login`: how to get into the registry.
     """
 
     pipeline: str
@@ -66,4 +66,4 @@ class FlinkPartConfig:
     requirements: tuple[str, ...] = ()
     udf_mode: Literal["process", "thread"] = "thread"
     security: ClientSecurity = PLAINTEXT
-    registry_login: Secret | None = None
+    registry_login: RegistryLogin | None = None

@@ -9,10 +9,14 @@ from pathlib import Path
 from tailrace.broker.client import ClientSecurity
 from tailrace.changes.errors import ConfigError
 from tailrace.flink.config import FlinkPartConfig
+from tailrace.registry.login import RegistryLogin
 from tailrace.security.sasl import OAUTHBEARER, PLAIN
 
 REGISTRY_LOGIN = "TAILRACE_REGISTRY_LOGIN"
 """`user:password` of the registry, for the format."""
+
+REGISTRY_AUTHORITIES = "TAILRACE_REGISTRY_CA"
+"""PEM file of who signs the registry's certificate."""
 
 _SHADED = "org.apache.flink.kafka.shaded.org.apache.kafka.common"
 _JAAS, _KEY, _CHAIN = "TAILRACE_KAFKA_JAAS", "TAILRACE_KAFKA_KEY", "TAILRACE_KAFKA_CHAIN"
@@ -54,12 +58,15 @@ def secret_variables(config: FlinkPartConfig) -> dict[str, str]:
     """The environment variables that the properties name.  Raises ConfigError for a key that cannot be read."""
     security = config.security
     found = {}
-    if config.registry_login is not None:
-        found[REGISTRY_LOGIN] = config.registry_login.reveal()
+    login = config.registry_login or RegistryLogin()
+    if login.user_info is not None:
+        found[REGISTRY_LOGIN] = login.user_info.reveal()
+    if login.authorities is not None:
+        found[REGISTRY_AUTHORITIES] = str(login.authorities.resolve())
     if security.password is not None:
         module = "plain.PlainLoginModule" if security.mechanism == PLAIN else "scram.ScramLoginModule"
-        login = f"username={_quoted(security.username)} password={_quoted(security.password.reveal())}"
-        found[_JAAS] = f"{_SHADED}.security.{module} required {login};"
+        jaas = f"username={_quoted(security.username)} password={_quoted(security.password.reveal())}"
+        found[_JAAS] = f"{_SHADED}.security.{module} required {jaas};"
     if security.certificate is not None:
         password = security.key_password.reveal() if security.key_password else None
         found[_KEY] = _private_key(security.key or security.certificate, password)

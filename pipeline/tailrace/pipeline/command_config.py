@@ -13,10 +13,12 @@ from pathlib import Path
 from tailrace.broker.client.security import OPTIONS, OptionError, read_security
 from tailrace.changes import ConfigError
 from tailrace.pipeline.diagnostics import did_you_mean
-from tailrace.pipeline.load_cluster import REGISTRY_LOGIN, ClusterLogin
-from tailrace.security.secrets import Secret, resolve
+from tailrace.pipeline.load_cluster import ClusterLogin
+from tailrace.registry.login import OPTIONS as LOGIN_OPTIONS
+from tailrace.registry.login import USER_INFO, read_login
+from tailrace.security.secrets import resolve
 
-_REGISTRY_LOGIN = f"schema.registry.{REGISTRY_LOGIN}"
+_REGISTRY = "schema.registry."
 _PROPERTY = re.compile(r"(?P<name>[^\s=:]+)[ \t]*[=: \t][ \t]*(?P<value>.*)", re.S)
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.S)
 _ESCAPED = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
@@ -35,13 +37,17 @@ def read_command_config(file: Path) -> ClusterLogin:
         given = _properties(text)
         resolved: dict[str, object] = {}
         for name, value in given.items():
-            secret = name == _REGISTRY_LOGIN or (name in OPTIONS and OPTIONS[name].secret)
+            secret = name == _REGISTRY + USER_INFO or (name in OPTIONS and OPTIONS[name].secret)
             resolved[name] = resolve(value, name) if secret else value
-        login = resolved.pop(_REGISTRY_LOGIN, None)
-        assert login is None or isinstance(login, Secret)
-        return ClusterLogin(read_security(resolved, file.parent), login)
+        of_registry = {
+            name: resolved.pop(_REGISTRY + name) for name in LOGIN_OPTIONS if _REGISTRY + name in resolved
+        }
+        security = read_security(resolved, file.parent)
+        return ClusterLogin(security, read_login(of_registry, file.parent, security))
     except OptionError as error:
-        fix = error.fix or did_you_mean(error.option, [*OPTIONS, _REGISTRY_LOGIN])
+        fix = error.fix or did_you_mean(
+            error.option, [*OPTIONS, *(_REGISTRY + name for name in LOGIN_OPTIONS)]
+        )
         raise ConfigError(f"{file}: {error.what}", fix=fix) from None
     except ConfigError as error:
         raise ConfigError(f"{file}: {error.what}", fix=error.fix) from None

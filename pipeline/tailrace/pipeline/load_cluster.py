@@ -19,10 +19,8 @@ from tailrace.broker.client.security import (
 from tailrace.changes import ConfigError
 from tailrace.pipeline.diagnostics import did_you_mean
 from tailrace.pipeline.document import Document
-from tailrace.registry.client import check_login
-from tailrace.security.secrets import Secret
-
-REGISTRY_LOGIN = "basic.auth.user.info"
+from tailrace.registry.login import OPTIONS as LOGIN_OPTIONS
+from tailrace.registry.login import USER_INFO, RegistryLogin, read_login
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +28,13 @@ class ClusterLogin:
     """How the pipeline logs in to the brokers and to the registry."""
 
     security: ClientSecurity = PLAINTEXT
-    registry_login: Secret | None = None
+    registry_login: RegistryLogin | None = None
 
 
 def take_cluster_login(document: Document) -> ClusterLogin:
     """Take the options out of the document's data, so that no secret stays in it; note what is wrong with them."""
-    return ClusterLogin(_take_security(document), _take_registry_login(document))
+    security = _take_security(document)
+    return ClusterLogin(security, _take_registry_login(document, security))
 
 
 def _dotted(document: Document, section: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -73,26 +72,42 @@ def _take_security(document: Document) -> ClientSecurity:
     return PLAINTEXT
 
 
-def _take_registry_login(document: Document) -> Secret | None:
+def _take_registry_login(document: Document, security: ClientSecurity) -> RegistryLogin | None:
     section, given = _dotted(document, "registry")
-    for name in given.keys() - {REGISTRY_LOGIN}:
+    if isinstance(given.get(USER_INFO), str):
+        document.hide(("registry", USER_INFO), given[USER_INFO])
+    for name in given.keys() - set(LOGIN_OPTIONS):
         document.report(
-            "E202", ("registry", name), f"'{name}' is not known here", f"known here: {REGISTRY_LOGIN}"
+            "E202",
+            ("registry", name),
+            f"'{name}' is not known here",
+            f"known here: {', '.join(LOGIN_OPTIONS)}",
         )
-    value = given.get(REGISTRY_LOGIN)
-    if value is None:
-        return None
-    place = ("registry", REGISTRY_LOGIN)
-    login = Secret(str(value))
-    document.hide(place, login.reveal())
     url = section.get("url")
-    if not isinstance(url, str):
+    if given and not isinstance(url, str) and not _has_authorizer(document):
+        name = next(iter(given))
         document.report(
-            "E301", place, f"`{REGISTRY_LOGIN}` needs a registry of its own", "add url: https://host:8081"
+            "E301",
+            ("registry", name),
+            f"`{name}` needs a registry of its own",
+            "add url: https://host:8081",
         )
         return None
     try:
-        check_login(url, login)
+        login = read_login(given, document.file.parent, security)
+    except OptionError as error:
+        document.report("E203", ("registry", error.option), error.what, error.fix)
+        return None
+    try:
+        if login is not None and isinstance(url, str):
+            login.check(url)
     except ConfigError as error:
-        document.report("E203", place, error.what, error.fix)
+        document.report("E203", ("registry", next(iter(given))), error.what, error.fix)
     return login
+
+
+def _has_authorizer(document: Document) -> bool:
+    """Whether the broker of the run has one: then its registry asks for a login too."""
+    broker = document.data.get("broker")
+    config = broker.get("config") if isinstance(broker, dict) else None
+    return isinstance(config, dict) and bool(config.get("authorizer.class.name"))

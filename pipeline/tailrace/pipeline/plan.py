@@ -12,7 +12,7 @@ from tailrace.flink.config import FlinkPartConfig, TransformConfig, UdfConfig
 from tailrace.pipeline.load import LoadedSpec, raw_topic, sink_inputs
 from tailrace.pipeline.load_cluster import ClusterLogin
 from tailrace.pipeline.spec import PipelineSpec, SinkSpec
-from tailrace.security.secrets import Secret
+from tailrace.registry.login import RegistryLogin
 from tailrace.sinks.service import CommitPolicy, SinkInput, SinkPartConfig
 
 BROKER, SOURCE, TRANSFORM = "broker", "source", "transform"
@@ -25,7 +25,7 @@ class Endpoints:
     bootstrap: str
     registry_url: str
     security: ClientSecurity = PLAINTEXT
-    registry_login: Secret | None = None
+    registry_login: RegistryLogin | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from tailrace.registry.avro_schema import avro_to_arrow
 from tailrace.registry.client import RegistryClient
 from tailrace.registry.envelope import SchemaStore
 from tailrace.registry.envelope.decoder import ChangeDecoder
-from tailrace.security.secrets import Secret
+from tailrace.registry.login import RegistryLogin
 from tailrace.sinks.control import ControlLog
 from tailrace.sinks.feed import TableFeed
 from tailrace.sinks.load import CommitPolicy, LoadLoop
@@ -75,7 +75,7 @@ class SinkPartConfig:
     registry_url   http(s) address of the schema registry.
     base_dir       what relative paths in `options` start from.
     security       how to connect to the brokers.
-    registry_login `user:password` of the registry.
+    registry_login how to get into the registry.
     """
 
     pipeline: str
@@ -90,7 +90,7 @@ class SinkPartConfig:
     base_dir: Path = Path()
     commit: CommitPolicy = field(default_factory=CommitPolicy)
     security: ClientSecurity = PLAINTEXT
-    registry_login: Secret | None = None
+    registry_login: RegistryLogin | None = None
 
 
 def run(config: SinkPartConfig, stop: threading.Event) -> None:

@@ -1,24 +1,21 @@
-"""A whole pipeline over our own broker with TLS, SCRAM and ACLs, and a registry that asks for a login."""
+"""A whole pipeline over our own broker with TLS, SCRAM and ACLs, and its registry, which asks for the same logins."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.fixtures.broker import BrokerFactory
 from tests.fixtures.certificates import Certificates
-from tests.fixtures.registry import GuardedRegistry, Stack
+from tests.fixtures.registry import Stack
 from tests.integration.pipeline.command import Shell, execute, wait_until
 
-from tailrace.broker.embedded import EmbeddedBroker
-
 pytestmark = [pytest.mark.postgres, pytest.mark.slow, pytest.mark.timeout(400)]
-PASSWORD, REGISTRY_LOGIN = "shop-secret-1", "shop:shop-secret-2"
+PASSWORD, REGISTRY_LOGIN = "shop-secret-1", "reader:shop-secret-2"
 PIPELINE = """\
 version: 1
 name: shop
 broker: {{mode: external, bootstrap: "{bootstrap}", security.protocol: SASL_SSL, sasl.mechanism: SCRAM-SHA-256,
          sasl.username: shop, sasl.password: "${{env:KAFKA_PASSWORD}}", ssl.ca.location: "{authority}"}}
-registry: {{url: "{registry}", basic.auth.user.info: "${{env:REGISTRY_LOGIN}}"}}
+registry: {{url: "{registry}", basic.auth.user.info: "${{env:REGISTRY_LOGIN}}", ssl.ca.location: "{authority}"}}
 source:
   type: postgres
   dsn: ${{env:PG_DSN}}
@@ -34,30 +31,33 @@ transforms:
 
 
 @pytest.fixture
-def broker(broker_factory: BrokerFactory, certificates: Certificates) -> EmbeddedBroker:
-    """One user, who is super; logins hold for three seconds."""
-    return broker_factory(
-        listeners=("SASL_SSL://127.0.0.1:0",),
-        env={"SHOP_PASSWORD": PASSWORD},
+def stack(tmp_path: Path, certificates: Certificates) -> Iterator[Stack]:
+    """Two users who are super, one for the brokers, one for the registry; logins hold for three seconds."""
+    users = {"shop": PASSWORD, "reader": REGISTRY_LOGIN.partition(":")[2]}
+    login = tmp_path / "registry.properties"
+    login.write_text(
+        "security.protocol=SASL_SSL\nsasl.mechanism=SCRAM-SHA-512\nsasl.username=shop\n"
+        f"sasl.password={PASSWORD}\nssl.ca.location={certificates.authority}\n"
+    )
+    running = Stack(
+        tmp_path / "stack",
+        registry_listen="https://127.0.0.1:0",
+        command_config=login,
+        listeners=["SASL_SSL://127.0.0.1:0"],
         ssl_keystore_location=str(certificates.folder / "broker.pem"),
-        scram_users=("shop=${env:SHOP_PASSWORD}",),
+        scram_users=[f"{name}={password}" for name, password in users.items()],
         authorizer_class_name="StandardAuthorizer",
-        super_users="User:shop",
+        super_users="User:shop;User:reader",
         connections_max_reauth_ms=3_000,
     )
+    running.start()
+    yield running
+    running.kill()
 
 
-@pytest.fixture
-def registry(stack: Stack) -> Iterator[GuardedRegistry]:
-    with GuardedRegistry(stack.registry_url, REGISTRY_LOGIN) as guarded:
-        yield guarded
-
-
-def pipeline(
-    broker: EmbeddedBroker, certificates: Certificates, registry: GuardedRegistry, more: str = ""
-) -> str:
+def pipeline(stack: Stack, certificates: Certificates, more: str = "") -> str:
     place = {
-        "bootstrap": broker.bootstrap, "authority": certificates.authority, "registry": registry.url
+        "bootstrap": stack.bootstrap, "authority": certificates.authority, "registry": stack.registry_url
     }  # fmt: skip
     return PIPELINE.format(**place) + more
 
@@ -66,8 +66,7 @@ def pipeline(
     "more", ["", pytest.param(TRANSFORM, marks=pytest.mark.flink)], ids=["direct", "flink"]
 )
 def test_every_part_logs_in_and_every_table_equals_its_source(
-    broker: EmbeddedBroker,
-    registry: GuardedRegistry,
+    stack: Stack,
     certificates: Certificates,
     postgres: str,
     tmp_path: Path,
@@ -85,7 +84,7 @@ def test_every_part_logs_in_and_every_table_equals_its_source(
         "INSERT INTO orders SELECT i, i * 1.25 FROM generate_series(1, 1000) i",
     )
     shell = Shell(tmp_path, postgres)
-    file = shell.write(pipeline(broker, certificates, registry, more))
+    file = shell.write(pipeline(stack, certificates, more))
     told = [shell.tailrace("plan", file).out, shell.tailrace("plan", file, "--json").out]
     with shell.running(file) as run:
         wait_until(
@@ -103,14 +102,12 @@ def test_every_part_logs_in_and_every_table_equals_its_source(
         assert run.poll() is None, run.communicate()[1]
         told += [verdict.out, verdict.err, str(shell.status(file))]
     assert verdict.code == 0, verdict.out + verdict.err
-    assert registry.refused == 0
     told += [path.read_text(errors="replace") for path in shell.data_dir.rglob("*") if path.is_file()]
     assert not any(secret in text for secret in (PASSWORD, "shop-secret-2") for text in told)
 
 
 def test_a_wrong_password_ends_the_run_with_one_paragraph(
-    broker: EmbeddedBroker,
-    registry: GuardedRegistry,
+    stack: Stack,
     certificates: Certificates,
     postgres: str,
     tmp_path: Path,
@@ -120,7 +117,7 @@ def test_a_wrong_password_ends_the_run_with_one_paragraph(
     monkeypatch.setenv("REGISTRY_LOGIN", REGISTRY_LOGIN)
     execute(postgres, "CREATE TABLE orders (id bigint PRIMARY KEY)")
     shell = Shell(tmp_path, postgres)
-    ended = shell.run(shell.write(pipeline(broker, certificates, registry)))
+    ended = shell.run(shell.write(pipeline(stack, certificates)))
     assert ended.code == 2, ended.err
     assert "refuses the login of user 'shop' by SCRAM-SHA-256" in ended.err
     assert "check sasl.username and sasl.password" in ended.err

@@ -10,8 +10,9 @@ from tests.fixtures.certificates import Certificates
 from tailrace.broker.client.security import read_security
 from tailrace.changes import ConfigError
 from tailrace.flink.config import FlinkPartConfig
-from tailrace.flink.security import REGISTRY_LOGIN, client_properties, secret_variables
+from tailrace.flink.security import REGISTRY_AUTHORITIES, REGISTRY_LOGIN, client_properties, secret_variables
 from tailrace.flink.tables import TopicSchemas, source_ddl
+from tailrace.registry.login import RegistryLogin
 from tailrace.security.secrets import Secret
 
 PASSWORD = 'hunt"er\\2'
@@ -28,7 +29,13 @@ def config(certificates: Certificates, **options: Any) -> FlinkPartConfig:
     changed = given | {name.replace("__", "."): value for name, value in options.items()}
     security = read_security({k: v for k, v in changed.items() if v is not None}, Path())
     return FlinkPartConfig(
-        "shop", (), "k:1", "https://r:1", Path(), security=security, registry_login=Secret("a:hunter3")
+        "shop",
+        (),
+        "k:1",
+        "https://r:1",
+        Path(),
+        security=security,
+        registry_login=RegistryLogin(Secret("a:hunter3"), certificates.authority),
     )
 
 
@@ -48,6 +55,7 @@ def test_statements_name_variables_and_never_a_secret(certificates: Certificates
 def test_secrets_are_in_the_environment_as_kafkas_jaas_reader_takes_them(certificates: Certificates) -> None:
     found = secret_variables(config(certificates))
     assert found[REGISTRY_LOGIN] == "a:hunter3"
+    assert found[REGISTRY_AUTHORITIES] == str(certificates.authority)
     assert found["TAILRACE_KAFKA_JAAS"].endswith(
         r'scram.ScramLoginModule required username="shop" password="hunt\"er\\2";'
     )

@@ -16,6 +16,7 @@ from tests.fixtures.wire import WireClient, create
 
 from tailrace.changes.errors import TailraceError
 from tailrace.registry.client import RegistryClient
+from tailrace.registry.login import RegistryLogin
 from tailrace.security.secrets import Secret
 
 COMMAND = [sys.executable, "-m", "tailrace.pipeline.cli", "broker"]
@@ -138,7 +139,7 @@ def test_the_registry_logs_in_to_a_broker_that_asks_for_it(
     tmp_path: Path, certificates: Certificates
 ) -> None:
     file, port = secured(tmp_path, certificates, "tailrace.registry.command.config: login.properties\n")
-    login = Secret("ops:a-long-password")
+    login = RegistryLogin(Secret("ops:a-long-password"))
     client = RegistryClient(f"http://127.0.0.1:{port}", login=login)
     with serving(file) as process, closing(client) as registry:
         deadline = time.monotonic() + 60

@@ -12,6 +12,7 @@ from tailrace.broker.embedded import EmbeddedBroker
 from tailrace.changes import ConfigError
 from tailrace.pipeline.cli import main
 from tailrace.pipeline.command_config import read_command_config
+from tailrace.registry.login import RegistryLogin
 from tailrace.security.secrets import Secret
 
 PROPERTIES = """\
@@ -95,12 +96,26 @@ def test_a_java_properties_file_is_read_with_its_comments_escapes_and_continued_
     found = read_command_config(file)
     assert found.security.username == "aA=b"
     assert found.security.password == Secret("hunter\\2=")
-    assert found.registry_login == Secret("u:p")
+    assert found.registry_login == RegistryLogin(Secret("u:p"))
+
+
+def test_the_registry_may_be_let_in_by_the_login_of_the_brokers(tmp_path: Path) -> None:
+    file, authority = tmp_path / "client.properties", tmp_path / "ca.pem"
+    authority.write_text("")
+    file.write_text(
+        "security.protocol=SASL_SSL\nsasl.mechanism=SCRAM-SHA-256\nsasl.username=u\nsasl.password=p:1\n"
+        "schema.registry.basic.auth.credentials.source=SASL_INHERIT\nschema.registry.ssl.ca.location=ca.pem\n"
+    )
+    assert read_command_config(file).registry_login == RegistryLogin(Secret("u:p:1"), authority)
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("schema.registry.basic.auth.credentials.source=URL", "use USER_INFO or SASL_INHERIT"),
+        ("schema.registry.basic.auth.credentials.source=SASL_INHERIT", "needs sasl.username and sasl.password"),
+        ("schema.registry.basic.auth.credentials.source=USER_INFO", "needs basic.auth.user.info"),
+        ("schema.registry.ssl.ca.location=/no/such/file", "there is no file"),
         ("sasl.pasword=hunter2", "did you mean 'sasl.password'"),
         ("sasl.jaas.config=x password=\"hunter2\";", "give sasl.username and sasl.password"),
         ("hunter2", "line 1 is not name=value"),

@@ -9,6 +9,7 @@ from tailrace.pipeline.diagnostics import SpecError
 from tailrace.pipeline.load import load_spec
 from tailrace.pipeline.part import read_endpoints
 from tailrace.pipeline.plan import Endpoints, make_plan
+from tailrace.registry.login import RegistryLogin
 from tailrace.security.secrets import Secret
 
 MINIMAL = """\
@@ -169,7 +170,8 @@ def test_a_secured_kafka_and_registry_take_two_lines_and_every_part_gets_them(tm
     (tmp_path / "ca.pem").write_text("")
     file.write_text(
         over_kafka(
-            'url: "https://r:8081", basic.auth.user.info: "${env:REGISTRY_LOGIN}"', ssl__ca__location="ca.pem"
+            'url: "https://r:8081", basic.auth.user.info: "${env:REGISTRY_LOGIN}", ssl.ca.location: "ca.pem"',
+            ssl__ca__location="ca.pem",
         )
     )
     plan = make_plan(load_spec(file, SECRETS))
@@ -185,7 +187,7 @@ def test_a_secured_kafka_and_registry_take_two_lines_and_every_part_gets_them(tm
         assert config.security.username == "shop"
         assert config.security.password == Secret("hunter2")
         assert config.security.authorities == tmp_path / "ca.pem"
-        assert config.registry_login == Secret("shop:hunter3")
+        assert config.registry_login == RegistryLogin(Secret("shop:hunter3"), tmp_path / "ca.pem")
 
 
 def test_no_secret_of_the_cluster_is_in_the_plan(tmp_path: Path) -> None:
@@ -228,6 +230,16 @@ def test_the_options_of_a_cluster_belong_to_an_external_one(tmp_path: Path) -> N
     assert found[2] == "E301" and "needs a registry of its own" in found[3]
 
 
+def test_the_registry_of_a_broker_with_an_authorizer_may_be_given_a_login(tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(
+        MINIMAL
+        + "broker: {config: {authorizer.class.name: StandardAuthorizer}}\n"
+        + 'registry: {basic.auth.user.info: "a:b", basic.auth.credentials.source: USER_INFO}\n'
+    )
+    assert load_spec(file, ENVIRONMENT).cluster.registry_login == RegistryLogin(Secret("a:b"))
+
+
 @pytest.mark.parametrize(
     ("registry", "said"),
     [
@@ -237,6 +249,11 @@ def test_the_options_of_a_cluster_belong_to_an_external_one(tmp_path: Path) -> N
         ),
         ('url: "https://r:8081", basic.auth.user.info: hunter2', "is not user:password"),
         ('url: "https://r:8081", basic.auth.user: hunter2', "known here: basic.auth.user.info"),
+        ('url: "https://r:8081", ssl.ca.location: "no.pem"', "there is no file"),
+        (
+            'url: "https://r:8081", basic.auth.credentials.source: SASL_INHERIT, basic.auth.user.info: "a:b"',
+            "contradicts SASL_INHERIT",
+        ),
     ],
 )
 def test_a_login_of_the_registry_that_cannot_be_used_is_told(

@@ -17,7 +17,7 @@ ON = {"authorizer_class_name": "StandardAuthorizer", "super_users": "User:a"}
         ("0.0.0.0:0", {}, "without authentication and TLS"),
         ("0.0.0.0:0", ON, "without TLS"),
         ("https://0.0.0.0:0", {"ssl_keystore_location": "{pem}"}, "without authentication"),
-        ("https://127.0.0.1:0", ON, "there is no certificate"),
+        ("https://127.0.0.1:0", ON, "needs a certificate"),
         (
             "https://127.0.0.1:0",
             {"ssl_keystore_location": "/nowhere.pem"},

@@ -1,9 +1,11 @@
 """/metrics and /health of a running broker: what they tell is what is so."""
 
 import asyncio
+import base64
 import json
 import shutil
 import socket
+import ssl
 import threading
 import urllib.error
 import urllib.request
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.fixtures.broker import BrokerFactory
+from tests.fixtures.certificates import Certificates
 from tests.fixtures.wire import (
     WireClient,
     batch,
@@ -157,7 +160,7 @@ def test_a_broker_is_alive_but_not_ready_while_it_recovers_and_while_it_stops(tm
             assert (await in_thread(get, served.port, "/metrics"))[0] == 503
             server = BrokerServer(config)
             await server.start()
-            served.serving(server.broker)
+            served.serving(server)
             assert await in_thread(ready, served.port) == (200, {})
             served.stopping()
             assert await in_thread(ready, served.port) == (503, {"phase": "the broker is stopping"})
@@ -179,7 +182,7 @@ def test_a_broker_whose_fsync_hangs_is_not_ready_and_says_so(
         served, server = Operations(config), BrokerServer(config)
         try:
             await server.start()
-            served.serving(server.broker)
+            served.serving(server)
             server.broker.topics.create("orders", 1, {})
             log = server.broker.topics.log("orders", 0)
             monkeypatch.setattr(LocalDisk, "fdatasync", lambda *_: release.wait(30))
@@ -210,7 +213,7 @@ def test_a_broker_whose_event_loop_hangs_is_not_live(tmp_path: Path, monkeypatch
         served, server = Operations(config), BrokerServer(config)
         try:
             await server.start()
-            served.serving(server.broker)
+            served.serving(server)
             status, body = get(served.port, "/health/live")  # on the loop itself: it hangs meanwhile
             assert status == 503
             assert "event loop" in json.loads(body)["checks"]["process"]["detail"]
@@ -227,6 +230,9 @@ def test_a_broker_whose_event_loop_hangs_is_not_live(tmp_path: Path, monkeypatch
     ("address", "kind", "told"),
     [
         ("0.0.0.0:9308", ConfigError, "tailrace.metrics.open"),
+        ("https://0.0.0.0:9308", ConfigError, "tailrace.metrics.open"),
+        ("https://127.0.0.1:9308", ConfigError, "needs a certificate"),
+        ("http://127.0.0.1:9308", ConfigError, "host:port"),
         ("9308", ConfigError, "host:port"),
         ("127.0.0.1:{taken}", TailraceError, "--metrics"),
     ],
@@ -244,6 +250,54 @@ def test_an_address_that_must_not_be_used_is_refused(
             assert told in str(refused.value)
 
     asyncio.run(scenario())
+
+
+def test_an_authorizer_alone_does_not_let_a_password_go_over_the_network_in_plain_text(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        with pytest.raises(ConfigError, match="https://host:port"):
+            Operations(
+                BrokerConfig(tmp_path, metrics_listen="0.0.0.0:0", authorizer_class_name="StandardAuthorizer")
+            )
+
+    asyncio.run(scenario())
+
+
+def test_beyond_loopback_metrics_are_for_who_may_describe_the_cluster_and_health_is_for_everybody(
+    broker_factory: BrokerFactory, certificates: Certificates
+) -> None:
+    port = free_port()
+    broker = broker_factory(
+        metrics_listen=f"https://0.0.0.0:{port}",
+        ssl_keystore_location=str(certificates.folder / "broker.pem"),
+        authorizer_class_name="StandardAuthorizer",
+        super_users="User:prometheus",
+        scram_users=("prometheus=right", "clerk=right"),
+    )
+    context = ssl.create_default_context(cafile=certificates.authority)
+
+    def ask(path: str, login: str = "") -> tuple[int, Any]:
+        header = {"Authorization": "Basic " + base64.b64encode(login.encode()).decode()} if login else {}
+        request = urllib.request.Request(f"https://127.0.0.1:{port}{path}", headers=header)
+        try:
+            with urllib.request.urlopen(request, timeout=30, context=context) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.headers["WWW-Authenticate"]
+
+    status, text = ask("/metrics", "prometheus:right")
+    assert status == 200 and "kafka_server" in text
+    for login in ("", "prometheus:wrong", "nobody:right"):
+        assert ask("/metrics", login) == (401, 'Basic realm="tailrace", charset="UTF-8"')
+    assert ask("/metrics", "clerk:right") == (403, None)
+    assert ask("/health/ready")[0] == ask("/health/live")[0] == 200
+    with socket.create_connection(("127.0.0.1", port)) as silent:  # it holds up nobody
+        assert ask("/health/live")[0] == 200
+        silent.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert ask("/health/live")[0] == 200
+    assert broker.is_running()
 
 
 def test_a_request_without_an_end_does_not_hold_the_address(broker_factory: BrokerFactory) -> None:
