@@ -104,10 +104,16 @@ class Broker:
                 partition, producer_id, commit=commit
             ),
         )
-        self.transactions = TransactionCoordinator(
+        self.transactions = self._make_transactions()
+        self._status = StatusFile(config.data_dir, "broker")
+        self._work: list[asyncio.Task[None]] = []
+        self._key_checks: asyncio.Future[None] | None = None
+
+    def _make_transactions(self) -> TransactionCoordinator:
+        return TransactionCoordinator(
             TransactionLimits(
-                config.transaction_max_timeout_ms,
-                config.transactional_id_expiration_ms,
+                self.config.transaction_max_timeout_ms,
+                self.config.transactional_id_expiration_ms,
             ),
             StateLog(self._state_topic, self.features.transaction_version),
             self.markers,
@@ -115,9 +121,6 @@ class Broker:
             self.clock,
             self.features.transaction_version,
         )
-        self._status = StatusFile(config.data_dir, "broker")
-        self._work: list[asyncio.Task[None]] = []
-        self._key_checks: asyncio.Future[None] | None = None
 
     def _internal_topic(self, name: str, partitions: int) -> InternalTopic:
         return InternalTopic(

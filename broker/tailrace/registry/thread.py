@@ -16,6 +16,7 @@ from tailrace.registry.store import Store
 from tailrace.security.tls import ServerTls
 
 _REQUEST_TIMEOUT_S = 30.0
+_MOST_CONNECTIONS = 1_000  # who comes beyond them is told to come again (503)
 
 
 class RegistryThread:
@@ -61,6 +62,7 @@ class RegistryThread:
                 log_config=None,
                 ws="none",
                 server_header=False,
+                limit_concurrency=_MOST_CONNECTIONS,
                 proxy_headers=False,  # or a client could say that it has another address
                 ssl_context_factory=None if self._tls is None else self._tls_context,
             )

@@ -5,7 +5,10 @@ The routes are the application's own: one that is added there without a row in N
 
 import itertools
 import json
+import socket
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any, cast
 
 import pytest
@@ -339,3 +342,15 @@ def test_a_subject_that_nobody_could_read_in_a_list_is_refused(place: RegistryPl
         "POST", f"/subjects/{subject}/versions", {"schema": SCHEMA}, login=f"{ADMIN}:{PASSWORD}"
     )
     assert (status, answer["error_code"]) == (422, 42208)
+
+
+def test_connections_that_ask_nothing_are_limited_and_keep_nobody_out_for_ever(
+    place: RegistryPlace,
+) -> None:
+    with ExitStack() as stack:
+        for _ in range(1_000):
+            stack.enter_context(socket.create_connection(("127.0.0.1", place.port), 20))
+        assert place.ask("GET", "/")[0] == 503
+    deadline = time.monotonic() + 20
+    while place.ask("GET", "/", login=f"{ADMIN}:{PASSWORD}")[0] != 200:
+        assert time.monotonic() < deadline
