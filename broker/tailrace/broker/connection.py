@@ -292,7 +292,8 @@ class Connection(asyncio.BufferedProtocol):
             return False
         if not self._slots:
             return True
-        return _api_key_of(frame) == ApiKey.PRODUCE and all(slot.is_produce for slot in self._slots)
+        # behind a produce request only produce requests start, so the first one tells of all
+        return self._slots[0].is_produce and _api_key_of(frame) == ApiKey.PRODUCE
 
     def _start(self, frame: Buffer) -> None:
         session = self._session

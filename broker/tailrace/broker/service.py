@@ -19,6 +19,7 @@ import uvloop
 
 from tailrace.broker import log, topics
 from tailrace.broker.config import BrokerConfig
+from tailrace.broker.garbage import leave_loaded_alone
 from tailrace.broker.operations import Operations
 from tailrace.broker.server import BrokerServer
 from tailrace.changes.errors import TailraceError
@@ -81,6 +82,7 @@ async def _serve(
             operations.serving(server)
         if on_ready is not None:
             on_ready(server)
+        leave_loaded_alone()
         await server.run_until_stopped()
     finally:
         if operations is not None:

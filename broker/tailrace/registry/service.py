@@ -16,6 +16,7 @@ from typing import Any
 from tailrace.broker import service as broker
 from tailrace.broker.client import PLAINTEXT, ClientSecurity
 from tailrace.broker.config import BrokerConfig, is_loopback
+from tailrace.broker.garbage import leave_loaded_alone
 from tailrace.broker.http_gate import HTTPS, HttpGate, http_tls
 from tailrace.broker.server import BrokerServer
 from tailrace.changes.errors import ConfigError
@@ -65,6 +66,7 @@ def run(
             if endpoints_file is not None:
                 found = {"bootstrap": bootstrap, "registry_url": url}
                 replace_json(endpoints_file, {**found, "pid": os.getpid(), "started_at": time.time()})
+            leave_loaded_alone()
             _log.info("broker at %s, schema registry at %s", bootstrap, url)
 
         registry.start_beside(bootstrap, gate, started)

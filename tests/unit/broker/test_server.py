@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import socket
 import struct
 import time
@@ -147,6 +148,33 @@ def test_a_failed_fsync_ends_the_broker_and_acknowledges_nothing(
         assert read_status(tmp_path)["broker"]["state"] == "failed"
 
     asyncio.run(story())
+
+
+def test_requests_leave_next_to_nothing_to_the_garbage_collector(tmp_path: Path) -> None:
+    def ask(wire: WireClient, topic_id: bytes) -> None:
+        for _ in range(100):
+            assert produced(wire.ask(ApiKey.PRODUCE, produce_request("t", batch(b"a"))))[0] == 0
+            wire.ask(ApiKey.FETCH, fetch_request(topic_id))
+
+    async def story() -> int:
+        server = BrokerServer(BrokerConfig(tmp_path))
+        host, port = await server.start()
+        serving = asyncio.create_task(server.run_until_stopped())
+        with WireClient(f"{host}:{port}") as wire:
+            topic_id = await asyncio.to_thread(create, wire, "t")
+            await asyncio.to_thread(ask, wire, topic_id)
+            gc.collect()
+            gc.disable()
+            try:
+                await asyncio.to_thread(ask, wire, topic_id)
+                found = gc.collect()
+            finally:
+                gc.enable()
+        server.stop()
+        await serving
+        return found
+
+    assert asyncio.run(story()) < 100
 
 
 def test_an_idle_connection_is_closed(broker_factory: BrokerFactory) -> None:

@@ -187,10 +187,10 @@ def _verify(
     context: RequestContext, request: ProduceRequest, partition: tuple[str, int], batch: memoryview
 ) -> bool:
     """Whether the batch belongs to an open transaction that has this partition (KIP-890, part 1)."""
-    if len(batch) < HEADER_BYTES:
+    if request.transactional_id is None or len(batch) < HEADER_BYTES:
         return False  # `append` says what is wrong with it
     header = read_header(batch)
-    if not header.is_transactional or request.transactional_id is None:
+    if not header.is_transactional:
         return False
     error = context.broker.transactions.verify(
         request.transactional_id, header.producer_id, header.producer_epoch, partition

@@ -28,6 +28,7 @@ MOST_RATIO = 1_000
 kilobytes of zstd would otherwise cost as much as a megabyte of records.  Readers take what is in the log."""
 
 _NO_TIMESTAMP = -1
+_LAST_CODEC = max(Codec)
 
 
 class RecordsRefusedError(LogError):
@@ -54,7 +55,7 @@ def check_batch(batch: memoryview, config: TopicConfig, now_ms: int, *, internal
         raise LogError(error.error, error.what, fix=error.fix) from error
     if header.size > config.max_message_bytes:
         raise _too_large(header.size, config)
-    if header.codec > max(Codec):
+    if header.codec > _LAST_CODEC:
         raise LogError(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE, f"codec {header.codec} is unknown")
     if header.attributes & LOG_APPEND_TIME:
         raise LogError(ErrorCode.INVALID_TIMESTAMP, "a client sent a record batch with LogAppendTime")

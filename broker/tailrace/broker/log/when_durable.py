@@ -30,7 +30,8 @@ class WhenDurable(Generic[_T]):
         """Tell everybody who waits; once."""
         self._failure = failure
         self.settled = True
-        for tell in self._told:
+        told, self._told = self._told, []  # which know this object: no cycle is left to the garbage collector
+        for tell in told:
             try:
                 tell()
             except Exception:  # noqa: BLE001 - the others wait too
