@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from tailrace.broker import gate
 from tailrace.broker.caller import ANYBODY
-from tailrace.broker.gate import LOGIN_APIS, LONGEST_CLIENT_ID, MOST_BEFORE_LOGIN, Cost, Meter
 from tailrace.broker.guards import guarded
 from tailrace.broker.handlers import HANDLERS, RequestContext
 from tailrace.broker.handlers.api_versions import unsupported_version_answer
@@ -54,8 +54,6 @@ _BUFFER_KEPT_S = 5.0  # memory of its own is given back when nothing came for so
 _TURN_S = 0.005  # work for one connection before the others get their turn
 _MOST_UNANSWERED = 1000  # requests after which a connection is not read any further
 
-_HTTP = (b"GET ", b"HEAD", b"POST", b"PUT ", b"DELE", b"OPTI", b"CONN", b"PRI ")
-
 _log = logging.getLogger(__name__)
 
 
@@ -82,7 +80,7 @@ class Connection(asyncio.BufferedProtocol):
         self.address = address
         self._session: SaslSession | None = None
         self._caller = ANYBODY
-        self._meter = Meter(server.broker.security.quotas)
+        self._meter = gate.Meter(server.broker.security.quotas)
         self._muted = False  # over a quota: nothing is read or started until its time is over
         self._most_frame = server.config.request_max_bytes
         self._opened = time.monotonic()
@@ -139,7 +137,10 @@ class Connection(asyncio.BufferedProtocol):
         while received.filled - start >= _SIZE.size:
             (size,) = _SIZE.unpack_from(received.view, start)
             if not 0 < size <= self._most_frame:
-                self._drop(*self._impossible_size(size, bytes(received.view[start : start + _SIZE.size])))
+                first = bytes(received.view[start : start + _SIZE.size])
+                self._drop(
+                    *gate.impossible_size(size, first, self._most_frame, self._config.request_max_bytes)
+                )
                 return
             begin, end = start + _SIZE.size, start + _SIZE.size + size
             if end > received.filled:
@@ -236,7 +237,7 @@ class Connection(asyncio.BufferedProtocol):
         self._session = security.session(listener, self.address)
         self._introduce(principal)
         if self._session is not None:
-            self._most_frame = min(MOST_BEFORE_LOGIN, self._config.request_max_bytes)
+            self._most_frame = min(gate.MOST_BEFORE_LOGIN, self._config.request_max_bytes)
 
     def _introduce(self, principal: Principal) -> None:
         self._caller = self._broker.security.caller(
@@ -293,7 +294,7 @@ class Connection(asyncio.BufferedProtocol):
         if not self._slots:
             return True
         # behind a produce request only produce requests start, so the first one tells of all
-        return self._slots[0].is_produce and _api_key_of(frame) == ApiKey.PRODUCE
+        return self._slots[0].is_produce and gate.api_key_of(frame) == ApiKey.PRODUCE
 
     def _start(self, frame: Buffer) -> None:
         session = self._session
@@ -302,9 +303,9 @@ class Connection(asyncio.BufferedProtocol):
             self._slots.append(slot)
             self._server.track(self._answer_raw_token(session, slot, bytes(frame)))
             return
-        if session is not None and not session.may_ask and _api_key_of(frame) not in LOGIN_APIS:
+        if session is not None and not session.may_ask and gate.api_key_of(frame) not in gate.LOGIN_APIS:
             # before a byte of it is decoded
-            self._drop("API key %d without a login that holds", _api_key_of(frame))
+            self._drop("API key %d without a login that holds", gate.api_key_of(frame))
             return
         try:
             header, request = decode_request(frame)
@@ -368,7 +369,7 @@ class Connection(asyncio.BufferedProtocol):
     def _answer(self, slot: _Slot, header: RequestHeader, answer: Any) -> None:
         self._note_answer(slot, header, answer)
         self._send_ready()
-        if self._session is not None and header.api_key in LOGIN_APIS:
+        if self._session is not None and header.api_key in gate.LOGIN_APIS:
             self._after_login_step(self._session)
 
     def _note_answer(self, slot: _Slot, header: RequestHeader, answer: Any) -> None:
@@ -387,7 +388,7 @@ class Connection(asyncio.BufferedProtocol):
 
         if not self._meter.active:
             return encode(answer)
-        cost = Cost(slot.size, slot.busy_s)
+        cost = gate.Cost(slot.size, slot.busy_s)
         parts, delay_s = self._meter.encode(self._who(header), api_key, cost, answer, encode)
         if delay_s > 0:
             self._mute(delay_s)
@@ -395,7 +396,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _who(self, header: RequestHeader) -> tuple[str, str]:
         """The user and the client id that quotas are for."""
-        return self._caller.principal.name, (header.client_id or "")[:LONGEST_CLIENT_ID]
+        return self._caller.principal.name, (header.client_id or "")[: gate.LONGEST_CLIENT_ID]
 
     def _mute(self, delay_s: float) -> None:
         """Neither read nor start anything: the client is over its quota (KIP-219)."""
@@ -475,16 +476,6 @@ class Connection(asyncio.BufferedProtocol):
 
     # -- failures --------------------------------------------------------------------------------------
 
-    def _impossible_size(self, size: int, first: bytes) -> tuple[object, ...]:
-        if first[:2] == b"\x16\x03":
-            return ("a TLS handshake, and this listener speaks plain text",)
-        if first in _HTTP:
-            return ("what looks like HTTP, and this listener speaks Kafka's protocol",)
-        if self._most_frame < self._config.request_max_bytes:
-            return ("a frame of %d bytes before its login; at most %d then", size, self._most_frame)
-        limit = self._config.request_max_bytes
-        return ("a frame of %d bytes; socket.request.max.bytes is %d", size, limit)
-
     def _drop(self, why: Any, *args: object) -> None:
         self._server.complain("connection from %s closed: it sent " + why, self._client_host, *args)
         self.abort()
@@ -507,8 +498,3 @@ class Connection(asyncio.BufferedProtocol):
             self.abort()
         else:
             self._answer(slot, header, answer)
-
-
-def _api_key_of(frame: Buffer) -> int:
-    """The API key in a request that is not decoded yet; -1: it is too short to have one."""
-    return frame[0] << 8 | frame[1] if len(frame) >= 2 else -1

@@ -24,8 +24,26 @@ MOST_BEFORE_LOGIN = 512 << 10
 LONGEST_CLIENT_ID = 255
 """Characters of a client id that tell clients apart: quotas remember no more of it."""
 
+_HTTP = (b"GET ", b"HEAD", b"POST", b"PUT ", b"DELE", b"OPTI", b"CONN", b"PRI ")
+
 _MS = 1000
 _MOST_FOR_TIME_S = 1.0  # Kafka mutes for at most one window of a request quota
+
+
+def api_key_of(frame: Buffer) -> int:
+    """The API key in a request that is not decoded yet; -1: it is too short to have one."""
+    return frame[0] << 8 | frame[1] if len(frame) >= 2 else -1
+
+
+def impossible_size(size: int, first: bytes, most_now: int, most: int) -> tuple[object, ...]:
+    """What to log of a client whose frame says this size in its `first` bytes: a text, and what it is filled with."""
+    if first[:2] == b"\x16\x03":
+        return ("a TLS handshake, and this listener speaks plain text",)
+    if first in _HTTP:
+        return ("what looks like HTTP, and this listener speaks Kafka's protocol",)
+    if most_now < most:
+        return ("a frame of %d bytes before its login; at most %d then", size, most_now)
+    return ("a frame of %d bytes; socket.request.max.bytes is %d", size, most)
 
 
 class Meter:
