@@ -12,7 +12,6 @@ import asyncio
 import inspect
 import logging
 import socket
-import ssl
 import struct
 import time
 from collections import deque
@@ -22,7 +21,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from tailrace.broker import gate
-from tailrace.broker.caller import ANYBODY
 from tailrace.broker.guards import guarded
 from tailrace.broker.handlers import HANDLERS, RequestContext
 from tailrace.broker.handlers.api_versions import unsupported_version_answer
@@ -41,7 +39,7 @@ from tailrace.broker.protocol import (
     encode_response,
 )
 from tailrace.broker.receive_buffer import ReceiveBuffer
-from tailrace.security.principals import ANONYMOUS, Principal
+from tailrace.broker.visitor import Visitor
 from tailrace.security.sasl import SaslFailure, SaslSession
 from tailrace.security.scram import Mechanism
 
@@ -76,14 +74,10 @@ class Connection(asyncio.BufferedProtocol):
         self._server = server
         self._broker = server.broker
         self._config = server.config
-        self._door = door
         self.address = address
-        self._session: SaslSession | None = None
-        self._caller = ANYBODY
+        self._visitor = Visitor(server.broker.security, door, address, server.config.request_max_bytes)
         self._meter = gate.Meter(server.broker.security.quotas)
         self._muted = False  # over a quota: nothing is read or started until its time is over
-        self._most_frame = server.config.request_max_bytes
-        self._opened = time.monotonic()
         self._received = ReceiveBuffer(server.shared_buffer)
         self._slots: deque[_Slot] = deque()
         self._backlog: deque[bytes] = deque()
@@ -108,7 +102,9 @@ class Connection(asyncio.BufferedProtocol):
         self._server.connections.add(self)
         self._broker.counters.connections += 1
         try:
-            self._meet(transport.get_extra_info("ssl_object"))
+            if not self._visitor.meet(transport.get_extra_info("ssl_object")):
+                self._server.complain("connection from %s closed: no rule names its user", self._client_host)
+                self.abort()
         except Exception:  # noqa: BLE001 - whoever cannot be told from others must not be taken for anybody
             _log.exception("connection from %s closed: who it is cannot be found out", self._client_host)
             self.abort()
@@ -136,11 +132,9 @@ class Connection(asyncio.BufferedProtocol):
         missing = 0
         while received.filled - start >= _SIZE.size:
             (size,) = _SIZE.unpack_from(received.view, start)
-            if not 0 < size <= self._most_frame:
-                first = bytes(received.view[start : start + _SIZE.size])
-                self._drop(
-                    *gate.impossible_size(size, first, self._most_frame, self._config.request_max_bytes)
-                )
+            if not 0 < size <= self._visitor.most_frame:
+                first, most = bytes(received.view[start : start + _SIZE.size]), self._config.request_max_bytes
+                self._drop(*gate.impossible_size(size, first, self._visitor.most_frame, most))
                 return
             begin, end = start + _SIZE.size, start + _SIZE.size + size
             if end > received.filled:
@@ -206,7 +200,7 @@ class Connection(asyncio.BufferedProtocol):
         elif self._reading and 0 < self._received.frame_began < now - idle_s:
             self._server.complain("connection from %s closed: it finishes no frame", self._client_host)
             self.abort()
-        elif self._logs_in_too_slowly(now):
+        elif self._visitor.logs_in_too_slowly(now, self._config.authentication_timeout_ms / 1000):
             self._server.complain("connection from %s closed: it does not log in", self._client_host)
             self.abort()
         elif not (self._slots or self._backlog or self._muted) and self.last_active < now - idle_s:
@@ -216,7 +210,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def rests_on(self, changed: Collection[tuple[str, Mechanism]]) -> bool:
         """Whether the client logged in with one of these credentials."""
-        return self._session is not None and self._session.uses(changed)
+        return self._visitor.rests_on(changed)
 
     def revoke(self) -> None:
         """Serve nothing more to a client whose credential is gone."""
@@ -226,39 +220,14 @@ class Connection(asyncio.BufferedProtocol):
 
     # -- login -----------------------------------------------------------------------------------------
 
-    def _meet(self, ssl_object: ssl.SSLObject | None) -> None:
-        """Find out who came: by certificate, or by the login that is to follow."""
-        security, listener = self._broker.security, self._door.listener
-        principal = security.certified(ssl_object) if not listener.protocol.sasl else ANONYMOUS
-        if principal is None:
-            self._server.complain("connection from %s closed: no rule names its user", self._client_host)
-            self.abort()
-            return
-        self._session = security.session(listener, self.address)
-        self._introduce(principal)
-        if self._session is not None:
-            self._most_frame = min(gate.MOST_BEFORE_LOGIN, self._config.request_max_bytes)
-
-    def _introduce(self, principal: Principal) -> None:
-        self._caller = self._broker.security.caller(
-            principal, self.address, self._session, self._door.listener, self._door.advertised
-        )
-
-    def _logs_in_too_slowly(self, now: float) -> bool:
-        session = self._session
-        if session is None or session.principal is not None:
-            return False
-        return self._opened < now - self._config.authentication_timeout_ms / 1000
-
     def _after_login_step(self, session: SaslSession) -> None:
         if session.failed:
             self._server.complain("login from %s failed: %s", self._client_host, session.failure)
             self._stopping = True  # what follows a failed login is not served
             self._backlog.clear()
             self.close()
-        elif session.principal is not None:
-            self._introduce(session.principal)
-            self._most_frame = self._config.request_max_bytes
+        else:
+            self._visitor.after_login_step()
 
     async def _answer_raw_token(self, session: SaslSession, slot: _Slot, token: bytes) -> None:
         """A message of the exchange without a request around it: what follows SaslHandshake v0."""
@@ -297,7 +266,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._slots[0].is_produce and gate.api_key_of(frame) == ApiKey.PRODUCE
 
     def _start(self, frame: Buffer) -> None:
-        session = self._session
+        session = self._visitor.session
         if session is not None and session.raw:
             slot = _Slot(False, len(frame))
             self._slots.append(slot)
@@ -322,10 +291,8 @@ class Connection(asyncio.BufferedProtocol):
         api_key = cast(ApiKey, header.api_key)
         slot = _Slot(header.api_key is ApiKey.PRODUCE, len(frame))
         self._slots.append(slot)
-        caller = self._caller
-        context = RequestContext(
-            self._broker, header.api_version, header.client_id or "", self._client_host, caller
-        )
+        caller, client_id = self._visitor.caller, header.client_id or ""
+        context = RequestContext(self._broker, header.api_version, client_id, self._client_host, caller)
         if self._meter.active and api_key is ApiKey.FETCH:
             self._meter.narrow(self._who(header), request)
         try:
@@ -369,8 +336,8 @@ class Connection(asyncio.BufferedProtocol):
     def _answer(self, slot: _Slot, header: RequestHeader, answer: Any) -> None:
         self._note_answer(slot, header, answer)
         self._send_ready()
-        if self._session is not None and header.api_key in gate.LOGIN_APIS:
-            self._after_login_step(self._session)
+        if self._visitor.session is not None and header.api_key in gate.LOGIN_APIS:
+            self._after_login_step(self._visitor.session)
 
     def _note_answer(self, slot: _Slot, header: RequestHeader, answer: Any) -> None:
         api_key = cast(ApiKey, header.api_key)
@@ -396,7 +363,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _who(self, header: RequestHeader) -> tuple[str, str]:
         """The user and the client id that quotas are for."""
-        return self._caller.principal.name, (header.client_id or "")[: gate.LONGEST_CLIENT_ID]
+        return self._visitor.caller.principal.name, (header.client_id or "")[: gate.LONGEST_CLIENT_ID]
 
     def _mute(self, delay_s: float) -> None:
         """Neither read nor start anything: the client is over its quota (KIP-219)."""
