@@ -14,10 +14,11 @@ from tests.crash.states.explore import Found, cuts_of, explore
 from tests.crash.states.memory_disk import MemoryDisk
 from tests.crash.states.recorder import Recorder
 
-from tailrace.broker.log import PartitionLog, TopicConfig, manager, recovery, swap
+from tailrace.broker.log import PartitionLog, TopicConfig, checked, manager, recovery, swap
 from tailrace.broker.log.checkpoints import OffsetCheckpoints
 from tailrace.broker.log.index import AbortedIndex
 from tailrace.broker.log.producers import ProducerStates
+from tailrace.broker.log.segment import Segment
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
 
@@ -29,6 +30,7 @@ STATES: dict[Callable[[Recorder], None], int] = {
     workloads.compact: 44_000,
     workloads.commit_offsets: 25_000,
     workloads.change_topics: 10_000,
+    workloads.grow: 9_000,
 }
 
 
@@ -61,6 +63,10 @@ def all_that_was_written(log: PartitionLog) -> int:
     return log.log_end_offset
 
 
+def at_any_checked_point(segment: Segment, _recovery_point: int, seen_ms: int) -> ProducerStates | None:
+    return checked.take_checked_point(segment, 1 << 40, seen_ms)
+
+
 SABOTAGES = {
     "fdatasync does nothing": (workloads.produce, MemoryDisk, "fdatasync", nothing),
     "no folder is ever synced": (workloads.produce, MemoryDisk, "fsync", nothing),
@@ -71,6 +77,9 @@ SABOTAGES = {
     "aborts are forgotten": (workloads.transact, AbortedIndex, "add", nothing),
     "the recovery point runs ahead": (
         workloads.produce, PartitionLog, "recovery_point", property(all_that_was_written),
+    ),
+    "a checked point counts before its batches are durable": (
+        workloads.grow, recovery, "take_checked_point", at_any_checked_point,
     ),
     "the log start is not durable": (workloads.retain, OffsetCheckpoints, "write_log_starts", nothing),
     "the snapshot of dropped records is not synced": (workloads.retain, manager, "sync_snapshot", nothing),

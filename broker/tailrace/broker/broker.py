@@ -65,7 +65,10 @@ class Broker:
         self.failed = asyncio.Event()
         self.waiting_fetches = WaitingFetches()
         self.logs = LogManager(
-            config.data_dir, clock=self.clock, producer_expiration_ms=config.producer_id_expiration_ms
+            config.data_dir,
+            clock=self.clock,
+            producer_expiration_ms=config.producer_id_expiration_ms,
+            recovery_threads=config.recovery_threads,
         )
         self.topics = Topics(config.data_dir, self.logs)
         self.cluster_store = ClusterStore(config.data_dir / DATABASE)

@@ -40,6 +40,9 @@ class BrokerConfig(SecurityOptions):
     default_partitions: int = option(
         "num.partitions", 1, "Partitions of a topic whose creator names no number."
     )
+    recovery_threads: int = option(
+        "num.recovery.threads.per.data.dir", 4, "How many partitions a start recovers side by side."
+    )
     delete_topic_enable: bool = option("delete.topic.enable", True, "Whether topics may be deleted.")
 
     request_max_bytes: int = option(
@@ -210,6 +213,7 @@ class BrokerConfig(SecurityOptions):
 
 _POSITIVE = (
     "default_partitions",
+    "recovery_threads",
     "request_max_bytes",
     "max_in_flight_bytes",
     "fetch_max_bytes",

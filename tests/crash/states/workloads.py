@@ -9,7 +9,7 @@ from tests.crash.states.history import Expectation
 from tests.crash.states.memory_disk import Flat
 from tests.crash.states.recorder import NOBODY, Recorder
 
-from tailrace.broker.log import TopicConfig, index, segment
+from tailrace.broker.log import TopicConfig, checked, index, segment
 
 HOUR_MS = 3_600_000
 COMPACTED = TopicConfig(segment_bytes=500, compact=True, delete=False, min_cleanable_dirty_ratio=0.0)
@@ -18,12 +18,13 @@ FIRST, SECOND, THIRD = (7, 0), (8, 0), (9, 0)
 
 @contextlib.contextmanager
 def small_files() -> Iterator[None]:
-    """An index entry for every other batch, a few of them in memory, and room for two batches beyond the end."""
+    """Small indexes, partly in memory, room for two batches beyond the end, a checked point for every third."""
     with (
         patch.object(segment, "INDEX_INTERVAL_BYTES", 150),
         patch.object(index, "UNWRITTEN_BYTES", 16),
         patch.object(segment, "ROOM", memoryview(bytes(250))),
         patch.object(segment, "ROOM_FROM_BYTES", 150),
+        patch.object(checked, "CHECKED_BYTES", 250),
     ):
         yield
 
@@ -182,7 +183,28 @@ def change_topics(at: Recorder) -> None:
     at.stop()
 
 
-WORKLOADS = (produce, transact, retain, compact, commit_offsets, change_topics)
+def grow(at: Recorder) -> None:
+    """Checked points in segments that go on growing; some run ahead of what is durable."""
+    at.create("orders", TopicConfig(segment_bytes=1600))
+    for turn in range(9):
+        at.append("orders", [(b"k", b"turn %d" % turn)], producer=FIRST, transactional=True)
+        at.append("orders", [(b"k", b"outside")], producer=SECOND)
+        if turn % 2:
+            at.sync("orders")
+        at.end("orders", FIRST, commit=turn % 3 == 1)
+        at.append("orders", [(None, b"plain"), (None, b"twice")])
+        if turn % 3 != 1:
+            at.checkpoint()
+        if turn in (3, 6):
+            at.append("orders", [(b"k", b"after the checkpoint")], producer=THIRD)
+            at.kill()
+        if turn == 5:
+            at.stop()
+    at.sync("orders")
+    at.stop()
+
+
+WORKLOADS = (produce, transact, retain, compact, commit_offsets, change_topics, grow)
 
 
 def go_on(start: Flat, expected: Expectation, seed: int) -> Recorder:

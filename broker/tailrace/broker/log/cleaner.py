@@ -4,13 +4,12 @@ import asyncio
 import logging
 import struct
 import threading
-from pathlib import Path
 
 from tailrace.broker.log.checkpoints import OffsetCheckpoints
 from tailrace.broker.log.clock import Clock
 from tailrace.broker.log.compaction_plan import Round, plan
 from tailrace.broker.log.disk import Disk
-from tailrace.broker.log.durable import sync_directory
+from tailrace.broker.log.durable import drop_files
 from tailrace.broker.log.errors import StorageFailure
 from tailrace.broker.log.partition import PartitionLog
 from tailrace.broker.log.swap import exchange, stage
@@ -94,10 +93,3 @@ class Cleaner:
             log.replace_segments(log.segments.index(group[0]), len(group), [replacement])
             await asyncio.to_thread(drop_files, self._disk, log.directory, away)
         return True
-
-
-def drop_files(disk: Disk, directory: Path, paths: list[Path]) -> None:
-    """Unlink files that were renamed away, once that is durable: else a start may find their old names."""
-    sync_directory(disk, directory)
-    for path in paths:
-        disk.unlink(path)

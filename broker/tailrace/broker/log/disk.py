@@ -93,7 +93,8 @@ class LocalDisk:
         return os.pwritev(fd, parts, at)
 
     def truncate(self, fd: int, size: int, /) -> None:
-        os.ftruncate(fd, size)
+        if os.fstat(fd).st_size != size:  # without a change it would still wait for the file system's journal
+            os.ftruncate(fd, size)
 
     def fdatasync(self, fd: int, /) -> None:
         os.fdatasync(fd)
@@ -114,7 +115,7 @@ class LocalDisk:
         return path.exists()
 
     def names(self, directory: Path) -> list[str]:
-        return sorted(path.name for path in directory.iterdir())
+        return sorted(os.listdir(directory))  # noqa: PTH208 - a start lists thousands of folders
 
     def make_directory(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)

@@ -51,6 +51,22 @@ def sync_directory(disk: Disk, directory: Path) -> None:
         disk.close(fd)
 
 
+def drop_files(disk: Disk, directory: Path, paths: list[Path]) -> None:
+    """Unlink files that were renamed away, once that is durable: else a start may find their old names."""
+    sync_directory(disk, directory)
+    for path in paths:
+        disk.unlink(path)
+
+
+def discard_files(disk: Disk, directory: Path, paths: list[Path]) -> None:
+    """Remove files that must never come back; a start finishes what a crash cut short (`finish_swaps`)."""
+    away = [path.with_name(path.name + ".deleted") for path in paths]
+    for path, target in zip(paths, away, strict=True):
+        disk.rename(path, target)
+    if away:
+        drop_files(disk, directory, away)
+
+
 def sync_file(disk: Disk, path: Path) -> None:
     """Make the content of a closed file durable."""
     fd = disk.open(path)

@@ -24,6 +24,7 @@ UNWRITTEN_BYTES = 2048
 _OFFSET = struct.Struct(">ii")
 _TIME = struct.Struct(">qi")
 _ABORTED = struct.Struct(">hqqqq")
+ENTRY_BYTES = (_OFFSET.size, _TIME.size, _ABORTED.size)
 
 
 class EntryFile:
@@ -41,15 +42,21 @@ class EntryFile:
         self._unwritten = bytearray()
         self._fd = -1
 
-    def load(self) -> bool:
-        """Take over what is on disk; False when the file is missing or its size is not whole entries."""
+    def load(self, count: int | None = None) -> bool:
+        """Take over what is on disk, or its first `count` entries.
+
+        False when the file is missing, holds fewer, or its size is not whole entries.
+        """
         self._unwritten.clear()
         if not self._disk.exists(self.path):
             self.count = 0
             return False
         size = self._disk.size(self._descriptor())
         self.count, rest = divmod(size, self._entry.size)
-        return rest == 0
+        if count is None:
+            return rest == 0
+        whole, self.count = self.count, count
+        return count <= whole
 
     def add(self, *fields: int) -> None:
         """Append one entry.  After an OSError it does not exist."""
@@ -80,13 +87,18 @@ class EntryFile:
                 high = middle
         return found
 
+    def rewind(self) -> None:
+        """Count nothing; what is in the file is written over, and `finish` cuts the rest."""
+        self.count = 0
+        self._unwritten.clear()
+
     def clear(self) -> None:
         self.count = 0
         self._unwritten.clear()
         self._disk.truncate(self._descriptor(), 0)
 
     def finish(self) -> None:
-        """Write every entry, and cut what a failed write left behind.  Raises OSError."""
+        """Write every entry, and cut what does not count: of a failed write, or before `rewind`.  Raises OSError."""
         self._write()
         self._disk.truncate(self._descriptor(), self._written_bytes)
 
@@ -134,9 +146,9 @@ class OffsetIndex:
         """Position of the last batch that has an entry, 0 for none."""
         return self.file.entry(self.file.count - 1)[1] if self.file.count else 0
 
-    def is_sane(self, log_size: int) -> bool:
-        """Load the file; whether it can belong to a segment of `log_size` bytes."""
-        if not self.file.load():
+    def is_sane(self, log_size: int, count: int | None = None) -> bool:
+        """Load the file (its first `count` entries); whether it can belong to a segment of `log_size` bytes."""
+        if not self.file.load(count):
             return False
         if not self.file.count:
             return True
@@ -163,9 +175,9 @@ class TimeIndex:
         entry = self.file.floor(0, timestamp_ms - 1)
         return self._base + entry[1] if entry else self._base
 
-    def is_sane(self) -> bool:
-        """Load the file; whether it can belong to the segment."""
-        if not self.file.load():
+    def is_sane(self, count: int | None = None) -> bool:
+        """Load the file (its first `count` entries); whether it can belong to the segment."""
+        if not self.file.load(count):
             return False
         if self.file.count:
             timestamp, relative = self.file.entry(self.file.count - 1)
@@ -207,14 +219,19 @@ class AbortedIndex:
         self._path = path
         self._written = 0
 
-    def load(self) -> bool:
-        """Read the file.  False when it is missing or damaged: every segment has one, even an empty one."""
+    def load(self, count: int | None = None) -> bool:
+        """Read the file, or its first `count` entries.
+
+        False when it is missing or damaged: every segment has one, even an empty one.
+        """
         self.entries = []
         try:
             data = read_file(self._disk, self._path)
         except FileNotFoundError:
             return False
-        if len(data) % _ABORTED.size:
+        if count is not None and len(data) >= count * _ABORTED.size:
+            data = data[: count * _ABORTED.size]
+        elif count is not None or len(data) % _ABORTED.size:
             return False
         rows = list(_ABORTED.iter_unpack(data))
         self.entries = [AbortedTransaction._make(row[1:]) for row in rows]

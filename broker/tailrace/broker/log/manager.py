@@ -5,19 +5,21 @@ import errno
 import logging
 import uuid
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from tailrace.broker.log import checkpoints
-from tailrace.broker.log.cleaner import Cleaner, drop_files
+from tailrace.broker.log.checked import note_checked_point
+from tailrace.broker.log.cleaner import Cleaner
 from tailrace.broker.log.clock import Clock, SystemClock
 from tailrace.broker.log.config import DAY_MS, TopicConfig
 from tailrace.broker.log.disk import Disk, LocalDisk
-from tailrace.broker.log.durable import sync_directory, sync_file
+from tailrace.broker.log.durable import drop_files, sync_directory, sync_file
 from tailrace.broker.log.errors import DamagedLogError, LogError, StorageFailure
 from tailrace.broker.log.partition import PartitionLog, sync_all
 from tailrace.broker.log.partition_metadata import METADATA, belongs, claim
-from tailrace.broker.log.recovery import Durable, recover
+from tailrace.broker.log.recovery import Durable, RecoveredLog, recover
 from tailrace.broker.log.retention import expired_segments
 from tailrace.broker.log.segment import Segment
 from tailrace.broker.log.snapshots import remove_snapshots, sync_snapshot, write_snapshot
@@ -65,8 +67,10 @@ class LogManager:
         clock: Clock | None = None,
         disk: Disk | None = None,
         producer_expiration_ms: int = DAY_MS,
+        recovery_threads: int = 1,
     ) -> None:
         self.data_dir = data_dir
+        self._recovery_threads = recovery_threads
         self._producer_expiration_ms = producer_expiration_ms
         self.clock: Clock = clock or SystemClock()
         self.disk: Disk = disk or LocalDisk()
@@ -98,15 +102,15 @@ class LogManager:
             if name.endswith(_DELETED):
                 self.disk.remove_tree(self.data_dir / name)
         self._doomed.clear()  # what a finished deletion has just renamed away is among them
-        for key, spec in specs.items():
-            durable = Durable(
-                recovery_point=self._checkpoints.recovery_points.get(key, 0),
-                log_start=self._checkpoints.log_starts.get(key, 0),
-                clean=clean,
-                known=known,
-                newest_epoch=_NO_BOUND if last_epoch is None else last_epoch,
+        points, starts = self._checkpoints.recovery_points, self._checkpoints.log_starts
+        newest_epoch = _NO_BOUND if last_epoch is None else last_epoch
+        self._recover_all(
+            (
+                spec,
+                Durable(points.get(key, 0), starts.get(key, 0), clean, known, newest_epoch, key in points),
             )
-            self._open_one(spec, durable)
+            for key, spec in specs.items()
+        )
         self._warn_of_strays(specs)
         if last_epoch is None:
             last_epoch = max((log.leader_epoch for log in self._logs.values()), default=-1)
@@ -117,7 +121,19 @@ class LogManager:
         self._move_recovery_points()
         self._checkpoints.write_recovery_points()
 
-    def _open_one(self, spec: PartitionSpec, durable: Durable) -> PartitionLog | None:
+    def _recover_all(self, work: Iterable[tuple[PartitionSpec, Durable]]) -> None:
+        """Recover many logs; each is on its own, so the order in which the threads do it tells nothing."""
+        todo = list(work)
+        if self._recovery_threads == 1:
+            found = [self._recover(*item) for item in todo]
+        else:
+            with ThreadPoolExecutor(self._recovery_threads, thread_name_prefix="recovery") as pool:
+                found = list(pool.map(lambda item: self._recover(*item), todo))
+        for (spec, _), recovered in zip(todo, found, strict=True):
+            self._take(spec, recovered)
+
+    def _recover(self, spec: PartitionSpec, durable: Durable) -> RecoveredLog | str:
+        """What the files of a partition amount to, or why it is offline.  In any thread."""
         key = spec.topic, spec.partition
         directory = self._directory(*key)
         try:
@@ -127,14 +143,19 @@ class LogManager:
                     fix="Restore it from a copy, or delete the topic",
                 )
             claim(self.disk, directory, spec.topic_id, created=spec.created)
-            found = recover(self.disk, directory, durable, self.clock)
+            return recover(self.disk, directory, durable, self.clock)
         except (DamagedLogError, OSError) as error:
             _log.error("partition %s-%d is offline: %s", *key, error)
-            self._offline[key] = str(error)
+            return str(error)
+
+    def _take(self, spec: PartitionSpec, found: RecoveredLog | str) -> PartitionLog | None:
+        key = spec.topic, spec.partition
+        if isinstance(found, str):
+            self._offline[key] = found
             return None
         log = self._logs[key] = PartitionLog(
             *key,
-            directory,
+            self._directory(*key),
             spec.config,
             self.clock,
             segments=found.segments,
@@ -152,8 +173,8 @@ class LogManager:
 
     def create(self, spec: PartitionSpec) -> PartitionLog:
         """Make a new, empty partition; durable on return.  Raises LogError: KAFKA_STORAGE_ERROR."""
-        newborn = Durable(0, 0, clean=False, known=True, newest_epoch=_NO_BOUND)
-        log = self._open_one(spec, newborn)
+        newborn = Durable(0, 0, clean=False, known=True, newest_epoch=_NO_BOUND, opened=False)
+        log = self._take(spec, self._recover(spec, newborn))
         if log is None:
             why = self._offline.pop((spec.topic, spec.partition))
             raise LogError(ErrorCode.KAFKA_STORAGE_ERROR, f"cannot make {spec.topic}-{spec.partition}: {why}")
@@ -308,6 +329,8 @@ class LogManager:
                 continue  # its topic was deleted meanwhile
             log.epochs.write(durable=True)
             remove_snapshots(self.disk, log.directory, keep={segment.base_offset for segment in log.segments})
+            durable_to = self._checkpoints.written_points.get((log.topic, log.partition), 0)
+            await note_checked_point(log, durable_to)
         crash_point("broker.log.before_checkpoint")
         if self._move_recovery_points():
             await asyncio.to_thread(self._checkpoints.write_recovery_points)

@@ -3,12 +3,13 @@
     recovery point: everything below it is fsynced, segment and indexes (`recovery-point-offset-checkpoint`)
 
     segments below it      indexes are loaded, or rebuilt from the batch headers; damage = DamagedLogError
-    from it on             every batch is checked (CRC, size, offsets, epochs) and the indexes are rebuilt;
+    the segment it is in   is taken in the same way up to its newest checked point (`checked`)
+    from there on          every batch is checked (CRC, size, offsets, epochs) and the indexes are rebuilt;
                            at the first bad byte the segment is truncated and later segments are removed
     a clean stop           the recovery point is the end of the log: nothing is scanned
 
-The producers' state is the newest snapshot at or below the first segment to check, plus a replay of the
-headers after it.
+The producers' state is that of the checked point, or the newest snapshot at or below the first segment to
+check, plus a replay of the headers after it.
 """
 
 import logging
@@ -17,9 +18,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tailrace.broker.log.checked import take_checked_point
 from tailrace.broker.log.clock import Clock
 from tailrace.broker.log.disk import Disk
-from tailrace.broker.log.durable import sync_directory, sync_file
+from tailrace.broker.log.durable import discard_files, drop_files, sync_file
 from tailrace.broker.log.epochs import LeaderEpochs
 from tailrace.broker.log.errors import DamagedLogError
 from tailrace.broker.log.index import AbortedTransaction
@@ -32,8 +34,8 @@ from tailrace.broker.log.segment import (
     segment_offsets,
 )
 from tailrace.broker.log.snapshots import (
+    SUFFIX,
     load_snapshot,
-    remove_snapshots,
     snapshot_offsets,
     sync_snapshot,
     write_snapshot,
@@ -50,7 +52,8 @@ from tailrace.broker.records.batch import (
 from tailrace.changes import crash_point
 
 CRASH_POINTS = ("broker.recovery.before_truncate", "broker.recovery.after_truncate")
-_READ_BYTES = 8 << 20
+_READ_BYTES = 1 << 20
+_FIX = "Restore the segment from a copy, or delete the topic; nothing was cut away"
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +67,15 @@ class Durable:
     clean: bool  # the last process stopped in order: the index files are complete
     known: bool  # whether the checkpoint file was there: without it compacted segments are scanned too
     newest_epoch: int  # no batch was written under a later leader epoch
+    opened: bool  # it has a recovery point: an earlier start has made durable what it found
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """Where the scan of the batches began, and the producers there if a checked point told."""
+
+    end: int
+    states: ProducerStates | None = None
 
 
 @dataclass(slots=True)
@@ -81,11 +93,12 @@ def recover(disk: Disk, directory: Path, durable: Durable, clock: Clock) -> Reco
 
     Raises DamagedLogError, OSError.
     """
+    names = disk.names(directory)
     finish_swaps(disk, directory)
     segments = _open_segments(disk, directory, durable, clock)
     try:
         epochs = LeaderEpochs(disk, directory)
-        unchecked = _check(segments, durable, epochs)
+        checked = _check(segments, durable, epochs, clock.monotonic_ms())
         end = segments[-1].next_offset
         if end < max(durable.recovery_point, durable.log_start):
             raise DamagedLogError(
@@ -95,15 +108,37 @@ def recover(disk: Disk, directory: Path, durable: Durable, clock: Clock) -> Reco
             )
         start = max(durable.log_start, segments[0].base_offset)
         found = snapshot_offsets(disk, directory)
-        remove_snapshots(disk, directory, keep={offset for offset in found if offset <= end})
-        producers = _replay(disk, directory, segments, unchecked, clock.monotonic_ms())
-    except BaseException:
+        ahead = [directory / segment_name(offset, SUFFIX) for offset in found if offset > end]
+        discard_files(disk, directory, ahead)
+        producers = _replay(disk, directory, segments, checked, clock.monotonic_ms())
+        for segment in segments:
+            if not segment.indexes_synced:
+                segment.write_indexes()
+        epochs.cut(start, end)
+        if not _is_settled(segments, durable) or disk.names(directory) != names:
+            _make_durable(disk, directory, segments, checked.end)
+    except BaseException as error:
         for segment in segments:
             segment.close()
+        if isinstance(error, struct.error):  # met below the recovery point, where headers are read only
+            raise DamagedLogError(f"a segment is damaged: {error}", fix=_FIX) from error
         raise
-    epochs.cut(start, end)
     for segment in segments:
-        if segment.next_offset > unchecked:
+        segment.rest_indexes()
+    return RecoveredLog(segments, producers, epochs, start)
+
+
+def _is_settled(segments: list[Segment], durable: Durable) -> bool:
+    """Whether an earlier start or its fsyncs have made everything durable, the names too."""
+    last = segments[-1]
+    named = last.base_offset < durable.recovery_point or last.base_offset == 0
+    indexed = all(segment.indexes_synced for segment in segments[:-1])
+    return durable.opened and named and indexed and last.next_offset <= durable.recovery_point
+
+
+def _make_durable(disk: Disk, directory: Path, segments: list[Segment], checked_end: int) -> None:
+    for segment in segments:
+        if segment.next_offset > checked_end:
             disk.fdatasync(segment.file.fd)
     for segment in segments[:-1]:
         if not segment.indexes_synced:  # else the recovery point went back, to where compaction left holes
@@ -111,10 +146,6 @@ def recover(disk: Disk, directory: Path, durable: Durable, clock: Clock) -> Reco
                 sync_file(disk, path)
             segment.indexes_synced = True
     sync_snapshot(disk, directory, segments[-1].base_offset)
-    sync_directory(disk, directory)
-    for segment in segments:
-        segment.rest_indexes()
-    return RecoveredLog(segments, producers, epochs, start)
 
 
 def _open_segments(disk: Disk, directory: Path, durable: Durable, clock: Clock) -> list[Segment]:
@@ -136,8 +167,46 @@ def _open_segments(disk: Disk, directory: Path, durable: Durable, clock: Clock) 
     return [segment]
 
 
-def _check(segments: list[Segment], durable: Durable, epochs: LeaderEpochs) -> int:
-    """Load or scan every segment, cutting the list at the first bad byte; returns where the scan began."""
+def _check(segments: list[Segment], durable: Durable, epochs: LeaderEpochs, seen_ms: int) -> _Checked:
+    """Load or scan every segment, cutting the list at the first bad byte."""
+    finished = _load_finished(segments, durable)
+    point = durable.recovery_point
+    try:
+        epochs.load()
+    except ValueError:
+        _rebuild_epochs(segments[:finished], epochs)
+        point = 0  # the epochs in the checked part are to be found again too
+    checked = _Checked(segments[-1].next_offset)
+    if finished < len(segments):
+        first = segments[finished]
+        states = take_checked_point(first, point, seen_ms)
+        if states is None:
+            first.restart()
+        checked = _Checked(first.next_offset, states)
+    epochs.cut(min(durable.log_start, checked.end), checked.end)
+    for number in range(finished, len(segments)):
+        segment = segments[number]
+        overlaps = number > 0 and segment.base_offset < segments[number - 1].next_offset
+        if overlaps:
+            raise _damaged(
+                segment, f"begins inside the segment before, which ends at {segments[number - 1].next_offset}"
+            )
+        contiguous = number == finished or segment.base_offset == segments[number - 1].next_offset
+        if contiguous and number > finished:
+            segment.restart()
+        if contiguous and _scan(segment, durable, epochs):
+            continue
+        following = segments[number + 1].base_offset if number + 1 < len(segments) else -1
+        if contiguous and following == segment.next_offset and _is_room(segment, segment.size):
+            segment.truncate(segment.size)  # the segment was finished, and its cut not yet durable
+            continue
+        _cut(segments, number if contiguous else number - 1, durable)
+        break
+    return checked
+
+
+def _load_finished(segments: list[Segment], durable: Durable) -> int:
+    """Take over the segments that need no scan: how many they are."""
     count = 1  # segments that lie wholly below the recovery point
     while count < len(segments) and segments[count].base_offset <= durable.recovery_point:
         count += 1
@@ -153,29 +222,7 @@ def _check(segments: list[Segment], durable: Durable, epochs: LeaderEpochs) -> i
         following = segments[number + 1].base_offset if number + 1 < len(segments) else segment.next_offset
         if segment.next_offset != following:
             raise _damaged(segment, f"ends at offset {segment.next_offset}, the next begins at {following}")
-    try:
-        epochs.load()
-    except ValueError:
-        _rebuild_epochs(segments[:finished], epochs)
-    unchecked = segments[finished].base_offset if finished < len(segments) else segments[-1].next_offset
-    epochs.cut(min(durable.log_start, unchecked), unchecked)
-    for number in range(finished, len(segments)):
-        segment = segments[number]
-        overlaps = number > 0 and segment.base_offset < segments[number - 1].next_offset
-        if overlaps:
-            raise _damaged(
-                segment, f"begins inside the segment before, which ends at {segments[number - 1].next_offset}"
-            )
-        contiguous = number == finished or segment.base_offset == segments[number - 1].next_offset
-        if contiguous and _scan(segment, durable, epochs):
-            continue
-        following = segments[number + 1].base_offset if number + 1 < len(segments) else -1
-        if contiguous and following == segment.next_offset and _is_room(segment, segment.size):
-            segment.truncate(segment.size)  # the segment was finished, and its cut not yet durable
-            continue
-        _cut(segments, number if contiguous else number - 1, durable)
-        break
-    return unchecked
+    return finished
 
 
 def _is_room(segment: Segment, position: int) -> bool:
@@ -216,13 +263,13 @@ def _load(segment: Segment) -> None:
             raise
         segment.truncate(end)  # it was the newest one: whether all of it is there, the next one tells
     segment.restart()
+    segment.create_indexes()  # a start that dies now must not leave entries of both
     for header in headers:
         segment.noted(header, header.base_offset)
 
 
 def _scan(segment: Segment, durable: Durable, epochs: LeaderEpochs) -> bool:
-    """Check every batch and rebuild the indexes; False when bytes that are no sound batch follow `size`."""
-    segment.restart()
+    """Check every further batch and index it; False when bytes that are no sound batch follow `size`."""
     size = segment.disk.size(segment.file.fd)
     for header, batch in _batches(segment, size):
         offset = header.base_offset
@@ -276,8 +323,11 @@ def _cut(segments: list[Segment], number: int, durable: Durable) -> None:
             segment.file.path, lost, end, len(later),
         )  # fmt: skip
     crash_point("broker.recovery.before_truncate")
+    away: list[Path] = []
     for following in reversed(later):  # the last first: a crash in between leaves no hole
-        following.remove()
+        away += following.renamed_away()
+    if away:
+        drop_files(segment.disk, segment.directory, away)
     del segments[number + 1 :]
     segment.truncate(segment.size)
     crash_point("broker.recovery.after_truncate")
@@ -291,11 +341,11 @@ def _rebuild_epochs(segments: list[Segment], epochs: LeaderEpochs) -> None:
 
 
 def _replay(
-    disk: Disk, directory: Path, segments: list[Segment], unchecked: int, seen_ms: int
+    disk: Disk, directory: Path, segments: list[Segment], checked: _Checked, seen_ms: int
 ) -> ProducerStates:
     """The producers' state at the end of the log; fills the transaction indexes that were built anew."""
-    fresh = [segment.base_offset for segment in segments if not segment.indexes_synced]
-    at, states = load_snapshot(disk, directory, min([unchecked, *fresh]), seen_ms)
+    fresh = [segment.loaded_end for segment in segments if not segment.indexes_synced]
+    at, states = load_snapshot(disk, directory, min([checked.end, *fresh]), seen_ms)
     newest = segments[-1].base_offset
     if at > newest:  # of a clean stop; a start after a crash needs the one below the newest segment
         earlier, then = load_snapshot(disk, directory, newest, seen_ms)
@@ -304,26 +354,32 @@ def _replay(
     for segment in segments:
         if segment.base_offset == newest > at:
             write_snapshot(disk, directory, newest, states, durable=False)
-        if segment.next_offset <= at:
-            continue
-        for position, header in segment.headers(segment.position_of(max(at, segment.base_offset))):
-            if header.producer_id < 0 or header.base_offset < at:
-                continue
-            if not header.is_control:
-                states.note(header, header.base_offset, seen_ms)
-                continue
-            marker = read_marker(segment.batch_at(position, header.size))
-            if marker is None:
-                raise _damaged(segment, f"holds an unknown control record at offset {header.base_offset}")
-            epoch, commit = marker.coordinator_epoch, marker.commit
-            ended = states.note_marker(header, header.base_offset, epoch, commit=commit, seen_ms=seen_ms)
-            if ended is not None and not commit and not segment.indexes_synced:
-                segment.aborted.add(AbortedTransaction.of(ended))
+        if checked.states is not None and segment.base_offset < checked.end <= segment.next_offset:
+            at, states = checked.end, checked.states
+        if segment.next_offset > at:
+            _replay_segment(segment, at, states, seen_ms)
     return states
+
+
+def _replay_segment(segment: Segment, at: int, states: ProducerStates, seen_ms: int) -> None:
+    for position, header in segment.headers(segment.position_of(max(at, segment.base_offset))):
+        if header.producer_id < 0 or header.base_offset < at:
+            continue
+        if not header.is_control:
+            states.note(header, header.base_offset, seen_ms)
+            continue
+        marker = read_marker(segment.batch_at(position, header.size))
+        if marker is None:
+            raise _damaged(segment, f"holds an unknown control record at offset {header.base_offset}")
+        epoch, commit = marker.coordinator_epoch, marker.commit
+        ended = states.note_marker(header, header.base_offset, epoch, commit=commit, seen_ms=seen_ms)
+        built_anew = not segment.indexes_synced and header.base_offset >= segment.loaded_end
+        if ended is not None and not commit and built_anew:
+            segment.aborted.add(AbortedTransaction.of(ended))
 
 
 def _damaged(segment: Segment, what: str) -> DamagedLogError:
     return DamagedLogError(
         f"segment {segment.file.path} {what}",
-        fix="Restore the segment from a copy, or delete the topic; nothing was cut away",
+        fix=_FIX,
     )

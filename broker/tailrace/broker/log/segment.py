@@ -12,11 +12,20 @@ import errno
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
+
+from crc32c import crc32c
 
 from tailrace.broker.log.disk import Disk
-from tailrace.broker.log.durable import LogFile
+from tailrace.broker.log.durable import LogFile, read_file
 from tailrace.broker.log.frames import read_frame
-from tailrace.broker.log.index import INDEX_INTERVAL_BYTES, AbortedIndex, OffsetIndex, TimeIndex
+from tailrace.broker.log.index import (
+    ENTRY_BYTES,
+    INDEX_INTERVAL_BYTES,
+    AbortedIndex,
+    OffsetIndex,
+    TimeIndex,
+)
 from tailrace.broker.records.batch import HEADER_BYTES, MAGIC, BatchHeader, read_header
 
 INDEX_SUFFIXES = (".index", ".timeindex", ".txnindex")
@@ -38,11 +47,21 @@ def segment_offsets(disk: Disk, directory: Path) -> list[int]:
     return sorted(int(stem) for stem in stems if stem.isdecimal())
 
 
+class IndexedPart(NamedTuple):
+    """A part of a segment from its beginning, and how many entries of each index file tell of it."""
+
+    size: int
+    offset_entries: int
+    time_entries: int
+    aborted_entries: int
+
+
 class Segment:
     """Offsets [base_offset, next_offset) of a partition; only the newest segment grows.
 
     `size` is what counts as written: bytes beyond it are the rest of a failed append, or zeros.
-    `synced_size` tells how much of it is durable.
+    `synced_size` tells how much of it is durable, `checked_size` how much a start need not check again
+    (`tailrace.broker.log.checked`), `loaded_end` up to which offset the indexes were not built anew.
     """
 
     def __init__(
@@ -62,6 +81,8 @@ class Segment:
         self._file_size = self.size
         self._may_have_room = True
         self.indexes_synced = False
+        self.checked_size = 0
+        self.loaded_end = base_offset
         self.offset_index = OffsetIndex(disk, self.path(".index"), base_offset)
         self.time_index = TimeIndex(disk, self.path(".timeindex"), base_offset)
         self.aborted = AbortedIndex(disk, self.path(".txnindex"))
@@ -79,33 +100,53 @@ class Segment:
         self._indexed_size = 0
 
     def restart(self) -> None:
-        """Count nothing yet and empty the indexes: `noted` builds both up again from the file's batches."""
+        """Count nothing yet: `noted` builds all up again from the file's batches, then comes `write_indexes`.
+
+        The indexes are not emptied: to free what is needed again at once costs more than to write it.
+        """
         self.size = 0
-        self.next_offset = self.max_timestamp_offset = self.base_offset
+        self.next_offset = self.max_timestamp_offset = self.loaded_end = self.base_offset
         self.first_timestamp = self.max_timestamp = -1
         self.indexes_synced = False
-        self.create_indexes()
+        self.offset_index.file.rewind()
+        self.time_index.file.rewind()
+        self.time_index.last_timestamp = -1
+        self.aborted.clear()
+        self._indexed_size = 0
 
-    def load_indexes(self) -> bool:
+    def write_indexes(self) -> None:
+        """Write every index entry, and cut from the files what does not count.  Raises OSError."""
+        self.offset_index.file.finish()
+        self.time_index.file.finish()
+        self.aborted.trim()
+
+    def load_indexes(self, part: IndexedPart | None = None) -> bool:
         """Take over the index files of a finished segment; False when they have to be built anew.
 
+        With `part` only of that: `noted` goes on after it.
         Raises struct.error where an index points at no batch, or the segment holds none.
         """
-        sane = self.offset_index.is_sane(self.size) and self.time_index.is_sane() and self.aborted.load()
-        if not sane:
+        size, *counts = part or (self.size, None, None, None)
+        if not (
+            size <= self.size
+            and self.offset_index.is_sane(size, counts[0])
+            and self.time_index.is_sane(counts[1])
+            and self.aborted.load(counts[2])
+        ):
             return False
-        first = next(self.headers(), None)
+        first = next(self.headers(end=size), None)
         latest = -1
         if first is not None:
             self.first_timestamp = first[1].max_timestamp
-        for _, header in self.headers(self.offset_index.last_position()):
+        for _, header in self.headers(self.offset_index.last_position(), size):
             self.next_offset = header.last_offset + 1
             latest = max(latest, header.max_timestamp)
         self.max_timestamp, self.max_timestamp_offset = self.time_index.last()
         if self.max_timestamp < latest or not self.aborted.is_within(self.base_offset, self.next_offset):
             return False
-        self._indexed_size = self.size
-        self.indexes_synced = True
+        self.size = self._indexed_size = size
+        self.loaded_end = self.next_offset
+        self.indexes_synced = part is None
         return True
 
     def write(self, parts: list[bytes | memoryview], size: int) -> None:
@@ -186,11 +227,13 @@ class Segment:
         On the loop, and the fsync elsewhere: look-ups go on meanwhile.
         """
         self.trim()
+        return [self.path(".log"), *self.finish_indexes()]
+
+    def finish_indexes(self) -> list[Path]:
+        """As `finish_files`, for the indexes of a segment that goes on growing."""
         self.time_index.add(self.max_timestamp, self.max_timestamp_offset)
-        self.offset_index.file.finish()
-        self.time_index.file.finish()
-        self.aborted.trim()
-        return [self.path(suffix) for suffix in (".log", *INDEX_SUFFIXES)]
+        self.write_indexes()
+        return [self.path(suffix) for suffix in INDEX_SUFFIXES]
 
     def position_of(self, offset: int) -> int:
         """Position of the batch that contains `offset`, or of the first one after it.
@@ -248,19 +291,20 @@ class Segment:
             raise struct.error(f"damaged at byte {position + end} of {self.file.path}")
         return data[:end], next_offset
 
-    def headers(self, position: int = 0) -> Iterator[tuple[int, BatchHeader]]:
-        """(position, header) of every batch from `position` on, reading little more than the headers.
+    def headers(self, position: int = 0, end: int | None = None) -> Iterator[tuple[int, BatchHeader]]:
+        """(position, header) of every batch from `position` to `end`, reading little more than the headers.
 
         Raises struct.error where no batch stands.
         """
-        while position < self.size:
-            data = self.disk.read(self.file.fd, min(_SCAN_BYTES, self.size - position), position)
+        end = self.size if end is None else end
+        while position < end:
+            data = self.disk.read(self.file.fd, min(_SCAN_BYTES, end - position), position)
             at = 0
             while at + HEADER_BYTES <= len(data):
                 header = read_header(data, at)
                 if header.magic != MAGIC or header.size < HEADER_BYTES:
                     raise struct.error(f"no record batch at byte {position + at} of {self.file.path}")
-                if position + at + header.size > self.size:
+                if position + at + header.size > end:
                     raise struct.error(
                         f"a record batch cut short at byte {position + at} of {self.file.path}"
                     )
@@ -269,6 +313,18 @@ class Segment:
             if at == 0:
                 raise struct.error(f"a batch header cut short at byte {position} of {self.file.path}")
             position += at
+
+    def indexed_part(self) -> IndexedPart:
+        """All that is written so far, with its index entries."""
+        counts = self.offset_index.file.count, self.time_index.file.count, len(self.aborted.entries)
+        return IndexedPart(self.size, *counts)
+
+    def indexes_crc(self, part: IndexedPart) -> int:
+        """Checksum of the index entries of `part`, as they are in the files.  Raises OSError."""
+        crc = 0
+        for suffix, count, size in zip(INDEX_SUFFIXES, part[1:], ENTRY_BYTES, strict=True):
+            crc = crc32c(read_file(self.disk, self.path(suffix))[: count * size], crc)
+        return crc
 
     def batch_at(self, position: int, size: int) -> bytes:
         return self.disk.read(self.file.fd, size, position)

@@ -13,9 +13,9 @@ SUFFIX = ".snapshot"
 _log = logging.getLogger(__name__)
 
 
-def snapshot_offsets(disk: Disk, directory: Path) -> list[int]:
+def snapshot_offsets(disk: Disk, directory: Path, suffix: str = SUFFIX) -> list[int]:
     """Offsets of all snapshot files, ascending."""
-    stems = [name.removesuffix(SUFFIX) for name in disk.names(directory) if name.endswith(SUFFIX)]
+    stems = [name.removesuffix(suffix) for name in disk.names(directory) if name.endswith(suffix)]
     return sorted(int(stem) for stem in stems if stem.isdecimal())
 
 
@@ -46,7 +46,7 @@ def sync_snapshot(disk: Disk, directory: Path, at_least: int) -> None:
     found = next((offset for offset in snapshot_offsets(disk, directory) if offset >= at_least), None)
     if found is not None:
         sync_file(disk, directory / segment_name(found, SUFFIX))
-        sync_directory(disk, directory)
+    sync_directory(disk, directory)
 
 
 def remove_snapshots(disk: Disk, directory: Path, *, keep: set[int]) -> None:

@@ -34,9 +34,9 @@ def finish_swaps(disk: Disk, directory: Path) -> None:
     if disk.exists(directory / CLEANING):
         disk.remove_tree(directory / CLEANING)
     names = disk.names(directory)
-    for name in names:
-        if name.endswith((".deleted", ".tmp")):
-            disk.unlink(directory / name)
+    given_up = [name for name in names if name.endswith((".deleted", ".tmp"))]
+    for name in given_up:
+        disk.unlink(directory / name)
     swaps = [name for name in names if name.endswith(_LOG_SWAP)]
     for name in swaps:
         base, end = int(name.removesuffix(_LOG_SWAP)), _end_of(disk, directory / name)
@@ -51,8 +51,10 @@ def finish_swaps(disk: Disk, directory: Path) -> None:
     for name in disk.names(directory):
         stem, _, suffix = name.partition(".")
         if name.endswith(".swap") or ("." + suffix in INDEX_SUFFIXES and int(stem) not in kept):
+            given_up.append(name)
             disk.unlink(directory / name)
-    sync_directory(disk, directory)
+    if given_up or swaps:
+        sync_directory(disk, directory)
 
 
 def _end_of(disk: Disk, log: Path) -> int:

@@ -9,7 +9,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from tailrace.broker.log import Flusher, LogManager
+from tailrace.broker.log import Flusher, LogManager, checked
 from tailrace.broker.records.record import Record, encode_batch
 from tailrace.broker.topics import Topics
 
@@ -21,6 +21,7 @@ CONFIGS = {
 
 
 async def write(data_dir: Path, mode: str, batches: int) -> None:
+    checked.CHECKED_BYTES = 300
     logs = LogManager(data_dir)
     topics = Topics(data_dir, logs)
     flusher = Flusher(on_high_watermark=lambda _: None, on_failure=lambda _: None)

@@ -147,6 +147,29 @@ def test_a_missing_middle_segment_is_offline(at: Harness) -> None:
     assert "the next begins at" in offline_reason(at)
 
 
+@pytest.mark.parametrize("lost", ["*.snapshot", "leader-epoch-checkpoint"])
+def test_damage_that_is_met_while_headers_are_read_again_takes_only_its_partition_offline(
+    tmp_path: Path, lost: str
+) -> None:
+    at = Harness(tmp_path / "data", TopicConfig(segment_bytes=20_000))
+    for _ in range(10):
+        at.append(b"." * 3000)  # an index entry for every other one: the start looks at the last ones only
+    at.sync()
+    asyncio.run(at.logs.checkpoint())
+    at.crash()
+    for file in at.directory.glob(lost):
+        file.write_text("damaged")
+    path = at.files(".log")[0]
+    damaged = bytearray(path.read_bytes())
+    second = int.from_bytes(damaged[8:12], "big") + 12
+    damaged[second + 16] = 7  # the magic byte
+    path.write_bytes(damaged)
+    at.start()
+    assert path.name in offline_reason(at)
+    assert path.read_bytes() == damaged
+    at.crash()
+
+
 def test_a_copied_segment_is_offline(at: Harness) -> None:
     fill(at, 40)
     base = int(at.files(".log")[1].stem) + 1
