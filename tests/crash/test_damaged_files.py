@@ -31,7 +31,9 @@ def recorded(*, stop: bool) -> tuple[Flat, Expectation]:
     at.create("orders", TopicConfig(segment_bytes=500))
     for turn in range(5):
         at.append("orders", [(b"k", b"turn %d" % turn)], producer=FIRST, transactional=True)
+        at.clock.at_ms += 7
         at.append("orders", [(b"k", b"outside"), (b"k", b"second")], producer=SECOND)
+        at.clock.at_ms += 7
         at.end("orders", FIRST, commit=turn % 2 == 1)
     at.sync("orders")
     at.logs.get("orders", 0).roll()
@@ -109,6 +111,22 @@ def test_every_offset_is_found_through_an_index_with_any_bit_flipped(stop: bool)
             disk = MemoryDisk.of(with_file(flat, path, damaged))
             log = open_logs(disk, expected.catalog, ManualClock(NOW_MS)).get("orders", 0)
             assert [log.segment_of(o).position_of(o) for o in range(len(places))] == places, f"{path} {what}"
+
+
+@pytest.mark.parametrize("stop", [False, True], ids=["after a kill", "after a stop"])
+def test_every_time_is_found_through_a_time_index_with_any_bit_flipped(stop: bool) -> None:
+    flat, expected = recorded(stop=stop)
+
+    def found(flat: Flat) -> list[object]:
+        log = open_logs(MemoryDisk.of(flat), expected.catalog, ManualClock(NOW_MS)).get("orders", 0)
+        times = range(NOW_MS - 1, NOW_MS + 75)
+        return [log.max_timestamp(1 << 40), *(log.offset_for_timestamp(at, 1 << 40) for at in times)]
+
+    whole = found(flat)
+    assert len({str(place) for place in whole}) > 10
+    for path, content in files(flat, ".timeindex"):
+        for what, damaged in flipped(content):
+            assert found(with_file(flat, path, damaged)) == whole, f"{path} {what}"
 
 
 @pytest.mark.parametrize("stop", [False, True], ids=["after a kill", "after a stop"])

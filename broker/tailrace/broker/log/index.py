@@ -170,10 +170,10 @@ class TimeIndex:
             self.file.add(timestamp_ms, offset - self._base)
             self.last_timestamp = timestamp_ms
 
-    def offset_before(self, timestamp_ms: int) -> int:
-        """An offset at or before the first record that is as late as `timestamp_ms`."""
+    def entry_before(self, timestamp_ms: int) -> tuple[int, int] | None:
+        """(timestamp, last offset) of a batch before the first record that is as late as `timestamp_ms`."""
         entry = self.file.floor(0, timestamp_ms - 1)
-        return self._base + entry[1] if entry else self._base
+        return (entry[0], self._base + entry[1]) if entry else None
 
     def is_sane(self, count: int | None = None) -> bool:
         """Load the file (its first `count` entries); whether it can belong to the segment."""

@@ -142,6 +142,8 @@ class Segment:
             self.next_offset = header.last_offset + 1
             latest = max(latest, header.max_timestamp)
         self.max_timestamp, self.max_timestamp_offset = self.time_index.last()
+        if self.time_index.file.count and not self._brought(self.max_timestamp, self.max_timestamp_offset):
+            return False
         if self.max_timestamp < latest or not self.aborted.is_within(self.base_offset, self.next_offset):
             return False
         self.size = self._indexed_size = size
@@ -262,6 +264,23 @@ class Segment:
         except (OSError, struct.error):
             return 0  # no descriptor left to open the index, or damage: the batches themselves tell
         return position if found == last_offset else 0
+
+    def offset_before(self, timestamp_ms: int) -> int:
+        """An offset at or before the first record that is as late as `timestamp_ms`."""
+        try:
+            entry = self.time_index.entry_before(timestamp_ms)
+        except (OSError, struct.error):
+            return self.base_offset  # as in `_indexed_position`
+        return entry[1] if entry and self._brought(*entry) else self.base_offset
+
+    def _brought(self, timestamp_ms: int, last_offset: int) -> bool:
+        """Whether a batch says what an entry of the time index says of it."""
+        try:
+            position = self.position_of(last_offset)
+            header = read_header(self.disk.read(self.file.fd, HEADER_BYTES, position))
+        except (OSError, struct.error):
+            return False
+        return (header.max_timestamp, header.last_offset) == (timestamp_ms, last_offset)
 
     def read(self, position: int, max_bytes: int, upper: int, at_least_one: bool) -> tuple[memoryview, int]:
         """Whole batches from `position` with all offsets below `upper`, and the offset that follows them.

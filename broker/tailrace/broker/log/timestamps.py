@@ -26,7 +26,7 @@ def first_at_or_after(
             return None
         if segment.next_offset <= start or segment.max_timestamp < timestamp_ms:
             continue
-        from_offset = max(start, segment.time_index.offset_before(timestamp_ms))
+        from_offset = max(start, segment.offset_before(timestamp_ms))
         found = _first_in(segment, segment.position_of(from_offset), timestamp_ms, start, upper)
         if found is not None:
             return found
