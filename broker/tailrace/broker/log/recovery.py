@@ -222,6 +222,8 @@ def _load_finished(segments: list[Segment], durable: Durable) -> int:
         following = segments[number + 1].base_offset if number + 1 < len(segments) else segment.next_offset
         if segment.next_offset != following:
             raise _damaged(segment, f"ends at offset {segment.next_offset}, the next begins at {following}")
+        if following == durable.recovery_point and not durable.clean:
+            segment.restart_aborted()  # rolled at the recovery point: it may have grown until then
     return finished
 
 
@@ -353,7 +355,11 @@ def _replay(
             at, states = earlier, then
     for segment in segments:
         if segment.base_offset == newest > at:
-            write_snapshot(disk, directory, newest, states, durable=False)
+            found, then = load_snapshot(disk, directory, newest, seen_ms)
+            if found == newest:  # it knows more than batches that compaction has left
+                at, states = found, then
+            else:
+                write_snapshot(disk, directory, newest, states, durable=False)
         if checked.states is not None and segment.base_offset < checked.end <= segment.next_offset:
             at, states = checked.end, checked.states
         if segment.next_offset > at:

@@ -114,6 +114,12 @@ class Segment:
         self.aborted.clear()
         self._indexed_size = 0
 
+    def restart_aborted(self) -> None:
+        """Count no aborted transaction yet: that index may not be durable, and is not seen to be cut short."""
+        self.aborted.clear()
+        self.indexes_synced = False
+        self.loaded_end = self.base_offset
+
     def write_indexes(self) -> None:
         """Write every index entry, and cut from the files what does not count.  Raises OSError."""
         self.offset_index.file.finish()

@@ -251,6 +251,23 @@ def state(at: Harness) -> object:
     )
 
 
+def test_an_index_that_was_not_durable_when_its_segment_ended_at_the_recovery_point_is_built_anew(
+    at: Harness,
+) -> None:
+    at.config = TopicConfig()
+    at.restart()
+    at.append(b"." * 5000)
+    at.append(b"aborted", producer=PRODUCER, sequence=0, transactional=True)
+    at.end(PRODUCER, commit=False)
+    at.crash_and_start()
+    at.log.roll()
+    before = state(at)
+    at.crash()
+    at.files(".txnindex")[0].write_bytes(b"")  # what a power cut may leave of it
+    at.start()
+    assert state(at) == before and at.log.aborted_transactions(0, 3)
+
+
 def test_without_the_recovery_point_file_every_segment_is_checked(at: Harness) -> None:
     before = fill(at, 40)
     at.sync()
