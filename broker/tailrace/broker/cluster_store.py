@@ -3,18 +3,14 @@
     resource_configs    resource type, resource name, name, value    configs of what is no topic and no broker
     feature_levels      name, level, changes                         levels that were changed, and how often
 
-A connection of its own to the database file that the topic catalog made: WAL, synchronous=FULL, so what is
-committed survives a power cut.
+The topic catalog made the file.
 """
 
-import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tailrace.broker.log import LogError
-from tailrace.broker.protocol.errors import ErrorCode
-from tailrace.changes.errors import TailraceError
+from tailrace.broker.log.errors import storage_error
+from tailrace.security.database import connect, transaction
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS resource_configs (
@@ -33,22 +29,9 @@ class ClusterStore:
     def __init__(self, database: Path) -> None:
         self._path = database
         self._configs: dict[tuple[int, str], dict[str, str]] = {}
-        try:
-            self._db = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
-            try:
-                self._db.execute("PRAGMA journal_mode = WAL")
-                self._db.execute("PRAGMA synchronous = FULL")
-                self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
-                for kind, resource, name, value in self._db.execute("SELECT * FROM resource_configs"):
-                    self._configs.setdefault((kind, resource), {})[name] = value
-            except BaseException:
-                self._db.close()
-                raise
-        except sqlite3.Error as error:
-            raise TailraceError(
-                f"the broker's metadata database {database} cannot be opened: {error}",
-                fix="Free space on its disk, or restore it from a copy",
-            ) from error
+        self._db = connect(database, _SCHEMA)
+        for kind, resource, name, value in self._db.execute("SELECT * FROM resource_configs"):
+            self._configs.setdefault((kind, resource), {})[name] = value
 
     def configs(self, resource_type: int, resource: str) -> Mapping[str, str]:
         """What is set on a resource."""
@@ -60,7 +43,7 @@ class ClusterStore:
 
     def set_configs(self, resource_type: int, resource: str, configs: Mapping[str, str]) -> None:
         """Replace what is set on a resource."""
-        with self._transaction():
+        with transaction(self._db, self._path, storage_error):
             self._db.execute(
                 "DELETE FROM resource_configs WHERE resource_type = ? AND resource_name = ?",
                 (resource_type, resource),
@@ -81,7 +64,7 @@ class ClusterStore:
 
     def set_feature_levels(self, levels: Mapping[str, int]) -> None:
         """Change levels, all or nothing."""
-        with self._transaction():
+        with transaction(self._db, self._path, storage_error):
             self._db.executemany(
                 "INSERT INTO feature_levels VALUES (?, ?, 1) ON CONFLICT (name) DO UPDATE"
                 " SET level = excluded.level, changes = changes + 1",
@@ -91,21 +74,3 @@ class ClusterStore:
     def close(self) -> None:
         """Close the connection."""
         self._db.close()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-        except sqlite3.Error as error:
-            raise LogError(
-                ErrorCode.KAFKA_STORAGE_ERROR,
-                f"cannot write the broker's metadata database {self._path}: {error}",
-                fix="Free space on its disk",
-            ) from error

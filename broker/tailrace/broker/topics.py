@@ -7,16 +7,14 @@
         broker_configs   broker, name, value        defaults for all topics, see `topic_configs`
         deleted_topics   topic id, name, partitions whose directories are still to be removed
 
-WAL with synchronous=FULL: what is committed survives a power cut.  A topic is committed first and its
+What is committed survives a power cut (`security.database`).  A topic is committed first and its
 directories follow; `created_partitions` and `deleted_topics` tell a start what a crash left unfinished.
 """
 
 import re
-import sqlite3
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID
@@ -24,10 +22,12 @@ from uuid import UUID
 from tailrace.broker.config_entries import ConfigEntry
 from tailrace.broker.log import LogError, LogManager, PartitionLog, PartitionSpec
 from tailrace.broker.log.config import read_topic_config
+from tailrace.broker.log.errors import storage_error
 from tailrace.broker.protocol.errors import ErrorCode
 from tailrace.broker.topic_configs import BrokerDefaults
 from tailrace.changes import crash_point
 from tailrace.changes.errors import TailraceError
+from tailrace.security.database import connect, opening, transaction
 
 CRASH_POINTS = (
     "broker.topics.create_committed",
@@ -85,22 +85,15 @@ class Topics:
         self._by_metric: dict[str, str] = {}
         self.version = 0  # grows with every change of a topic; not kept over a start
         self._next_producer_id = self._reserved_producer_ids = 0
+        self._db = connect(self._path)
         try:
-            self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-            try:
+            with opening(self._path):
                 self._open()
-            except BaseException:
-                self._db.close()
-                raise
-        except sqlite3.Error as error:
-            raise TailraceError(
-                f"the broker's metadata database {self._path} cannot be opened: {error}",
-                fix="Free space on its disk, or restore it from a copy",
-            ) from error
+        except BaseException:
+            self._db.close()
+            raise
 
     def _open(self) -> None:
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA foreign_keys = ON")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version == 0:
@@ -193,7 +186,7 @@ class Topics:
         """Make a topic and its logs; when a log cannot be made, there is no topic."""
         self.check_create(name, partitions, configs)
         topic = Topic(name, uuid.uuid4(), partitions, _given(configs), internal)
-        with self._transaction():
+        with transaction(self._db, self._path, storage_error):
             self._db.execute(
                 "INSERT INTO topics VALUES (?, ?, ?, 0, ?)",
                 (topic.topic_id.bytes, name, partitions, int(internal)),
@@ -217,7 +210,7 @@ class Topics:
         self._delete(topic)
 
     def _delete(self, topic: Topic) -> None:
-        with self._transaction():
+        with transaction(self._db, self._path, storage_error):
             self._db.execute(
                 "INSERT INTO deleted_topics VALUES (?, ?, ?)",
                 (topic.topic_id.bytes, topic.name, topic.partitions),
@@ -230,7 +223,7 @@ class Topics:
         for partition in range(partitions):
             self._logs.delete(name, partition, topic_id)
         crash_point("broker.topics.logs_deleted")
-        with self._transaction():
+        with transaction(self._db, self._path, storage_error):
             self._db.execute("DELETE FROM deleted_topics WHERE topic_id = ?", (topic_id.bytes,))
 
     def check_add_partitions(self, name: str, total: int) -> None:
@@ -248,7 +241,7 @@ class Topics:
         self.check_add_partitions(name, total)
         topic = self.get(name)
         grown = replace(topic, partitions=total)
-        with self._transaction():
+        with transaction(self._db, self._path, storage_error):
             self._db.execute(
                 "UPDATE topics SET partitions = ? WHERE topic_id = ?", (total, topic.topic_id.bytes)
             )
@@ -265,7 +258,7 @@ class Topics:
         """Replace all configs of the topic; what is absent goes back to the default."""
         topic = replace(self.get(name), configs=dict(configs))
         config = self._defaults.config(topic.configs, internal=topic.internal)
-        with self._transaction():
+        with transaction(self._db, self._path, storage_error):
             self._db.execute("DELETE FROM topic_configs WHERE topic_id = ?", (topic.topic_id.bytes,))
             self._insert_configs(topic)
         self._keep(topic)
@@ -300,7 +293,7 @@ class Topics:
     def set_broker_configs(self, broker: str, configs: Mapping[str, str]) -> None:
         """Replace the defaults set on one broker, or with "" on all; topics obey at once."""
         self.check_broker_configs(broker, configs)
-        with self._transaction():
+        with transaction(self._db, self._path, storage_error):
             self._defaults.write(broker, configs)
         self._defaults.adopt(broker, configs)
         for topic in self._topics.values():
@@ -311,7 +304,7 @@ class Topics:
         if self._next_producer_id == self._reserved_producer_ids:
             reserved = self._next_producer_id + _PRODUCER_ID_BLOCK
             crash_point("broker.topics.before_producer_ids")
-            with self._transaction():
+            with transaction(self._db, self._path, storage_error):
                 self._set_identity("next_producer_id", str(reserved))
             self._reserved_producer_ids = reserved
         self._next_producer_id += 1
@@ -339,7 +332,7 @@ class Topics:
         self._note_created(topic)
 
     def _note_created(self, topic: Topic) -> None:
-        with self._transaction():
+        with transaction(self._db, self._path, storage_error):
             self._db.execute(
                 "UPDATE topics SET created_partitions = partitions WHERE topic_id = ?",
                 (topic.topic_id.bytes,),
@@ -360,28 +353,9 @@ class Topics:
 
     def _name_cluster(self) -> str:
         cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        with self._transaction():
+        with transaction(self._db, self._path, storage_error):
             self._set_identity("cluster_id", cluster_id)
         return cluster_id
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """All or nothing, durable at the end.  Raises LogError: KAFKA_STORAGE_ERROR."""
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-        except sqlite3.Error as error:
-            raise LogError(
-                ErrorCode.KAFKA_STORAGE_ERROR,
-                f"cannot write the broker's metadata database {self._path}: {error}",
-                fix="Free space on its disk",
-            ) from error
 
 
 def _given(configs: Mapping[str, str | None]) -> dict[str, str]:

@@ -5,18 +5,16 @@
     client_quotas       entity (JSON: type -> name, null for the default), key, value
     pretend_key         one random key: what users who do not exist are asked with, see `scram.pretended`
 
-A connection of its own to the database file that the topic catalog made: WAL, synchronous=FULL, so what is
-committed survives a power cut.  No password is stored, only what RFC 5802 calls StoredKey and ServerKey.
+The topic catalog made the file.  No password is stored, only what RFC 5802 calls StoredKey and ServerKey.
 """
 
 import json
-import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tailrace.changes.errors import TailraceError
 from tailrace.security.acls import Acl, Operation, PatternType, Permission, ResourceType
+from tailrace.security.database import connect, transaction
 from tailrace.security.scram import Credential, Mechanism
 
 Entity = tuple[tuple[str, str | None], ...]
@@ -49,20 +47,7 @@ class SecurityStore:
 
     def __init__(self, database: Path) -> None:
         self._path = database
-        try:
-            self._db = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
-            try:
-                self._db.execute("PRAGMA journal_mode = WAL")
-                self._db.execute("PRAGMA synchronous = FULL")
-                self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
-            except BaseException:
-                self._db.close()
-                raise
-        except sqlite3.Error as error:
-            raise StoreError(
-                f"the broker's metadata database {database} cannot be opened: {error}",
-                fix="Free space on its disk, or restore it from a copy",
-            ) from error
+        self._db = connect(database, _SCHEMA)
 
     def acls(self) -> list[Acl]:
         """Every rule."""
@@ -74,12 +59,12 @@ class SecurityStore:
 
     def add_acls(self, acls: Iterable[Acl]) -> None:
         """Add rules that are not there."""
-        with self._transaction():
+        with transaction(self._db, self._path, _refused):
             self._db.executemany("INSERT INTO acls VALUES (?, ?, ?, ?, ?, ?, ?)", map(_row, acls))
 
     def remove_acls(self, acls: Iterable[Acl]) -> None:
         """Remove rules."""
-        with self._transaction():
+        with transaction(self._db, self._path, _refused):
             self._db.executemany(
                 "DELETE FROM acls WHERE (resource_type, pattern_type, resource_name, principal, host,"
                 " operation, permission) = (?, ?, ?, ?, ?, ?, ?)",
@@ -96,7 +81,7 @@ class SecurityStore:
 
     def change_credentials(self, changes: Mapping[tuple[str, Mechanism], Credential | None]) -> None:
         """Set credentials, or remove those that are None, all or nothing."""
-        with self._transaction():
+        with transaction(self._db, self._path, _refused):
             for (name, mechanism), made in changes.items():
                 if made is None:
                     self._db.execute(
@@ -122,7 +107,7 @@ class SecurityStore:
 
     def change_quotas(self, changes: Mapping[Entity, Mapping[str, float | None]]) -> None:
         """Set quotas, or remove those that are None, all or nothing."""
-        with self._transaction():
+        with transaction(self._db, self._path, _refused):
             for entity, values in changes.items():
                 raw = json.dumps(dict(entity), sort_keys=True)
                 for key, value in values.items():
@@ -137,22 +122,9 @@ class SecurityStore:
         """Close the connection."""
         self._db.close()
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-        except sqlite3.Error as error:
-            raise StoreError(
-                f"cannot write the broker's metadata database {self._path}: {error}",
-                fix="Free space on its disk",
-            ) from error
+
+def _refused(what: str, fix: str) -> StoreError:
+    return StoreError(what, fix=fix)
 
 
 def _row(acl: Acl) -> tuple[int, int, str, str, str, int, int]:

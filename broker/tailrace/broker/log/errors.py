@@ -12,6 +12,11 @@ class LogError(TailraceError):
         self.code = code
 
 
+def storage_error(what: str, fix: str) -> LogError:
+    """The broker's storage refuses something: clients try again."""
+    return LogError(ErrorCode.KAFKA_STORAGE_ERROR, what, fix=fix)
+
+
 class DamagedLogError(TailraceError):
     """Bytes that were durable are damaged: the partition stays offline, nothing is cut away silently."""
 
