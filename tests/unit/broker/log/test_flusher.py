@@ -1,6 +1,8 @@
 """Group commit: who is woken when, and what a failed fsync means."""
 
 import asyncio
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -162,6 +164,48 @@ def test_a_failed_fsync_is_fatal_and_never_retried(tmp_path: Path) -> None:
     assert len(failures) == 1 and len(calls) == 1
     assert at.log.high_watermark == 0
     at.crash()
+
+
+def test_a_disk_that_hangs_holds_the_loop_for_a_moment_only(tmp_path: Path) -> None:
+    disk, hangs, goes_on = FaultyDisk(), threading.Event(), threading.Event()
+    at = Harness(tmp_path / "data", disk=disk)
+
+    def stuck(operation: str, path: Path) -> None:
+        if operation == "fdatasync" and hangs.is_set():
+            assert goes_on.wait(60)
+
+    async def scenario() -> None:
+        flush = flusher([], [])
+        for number in range(50):  # so quick that the loop waits for it
+            at.append(b"quick")
+            await flush.wait_durable([(at.log, number + 1)])
+        hangs.set()
+        at.append(b"slow")
+        waiting = asyncio.create_task(flush.wait_durable([(at.log, 51)]))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not waiting.done() and flush.backlog_age_s(time.monotonic()) > 0
+        goes_on.set()
+        await asyncio.wait_for(waiting, 60)
+        await flush.close()
+
+    disk.before = stuck
+    asyncio.run(scenario())
+    at.crash()
+
+
+def test_a_waiter_that_raises_does_not_keep_the_others_waiting(at: Harness) -> None:
+    def broken() -> None:
+        raise ValueError("a mistake of ours")
+
+    async def scenario() -> None:
+        flush = flusher([], [])
+        at.append(b"a")
+        flush.when_durable([(at.log, 1)], None).then(broken)
+        await asyncio.wait_for(flush.wait_durable([(at.log, 1)]), 10)
+        await flush.close()
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("step", ["begin_sync", "finish_sync"])
