@@ -10,9 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tailrace.broker.cluster_store import ClusterStore
-from tailrace.broker.config_entries import DEFAULT, SET_ON_CLIENT_METRICS, ConfigEntry, Synonym
+from tailrace.broker.config_entries import (
+    DEFAULT,
+    SET_ON_CLIENT_METRICS,
+    ConfigEntry,
+    Synonym,
+    read_number,
+)
 from tailrace.broker.log import LogError
-from tailrace.broker.options import ConfigType, items, whole_number
+from tailrace.broker.options import ConfigType, items
 from tailrace.broker.protocol.errors import ErrorCode
 
 CLIENT_METRICS = 16
@@ -91,12 +97,7 @@ def _entry(name: str, option: _Option, value: str | None) -> ConfigEntry:
 
 
 def _check_interval(text: str) -> None:
-    try:
-        interval_ms = whole_number(text)
-    except ValueError as error:
-        raise LogError(
-            ErrorCode.INVALID_CONFIG, f"Invalid value {text} for configuration {_INTERVAL}: {error}"
-        ) from None
+    interval_ms = read_number(_INTERVAL, text)
     if not _LEAST_MS <= interval_ms <= _MOST_MS:
         raise LogError(
             ErrorCode.INVALID_REQUEST,

@@ -1,11 +1,13 @@
-"""One config as DescribeConfigs tells it: its value, and the places that could give it.
+"""One config as DescribeConfigs tells it: its value, and the places that could give it; and how a number is read.
 
 Source: Kafka's DescribeConfigsResponse.ConfigSource.
 """
 
 from dataclasses import MISSING, dataclass
 
-from tailrace.broker.options import ConfigType, Option
+from tailrace.broker.log import LogError
+from tailrace.broker.options import ConfigType, Option, whole_number
+from tailrace.broker.protocol.errors import ErrorCode
 
 ALL_BROKERS = ""
 SET_ON_TOPIC, SET_ON_BROKER, SET_ON_ALL_BROKERS, SET_AT_START, DEFAULT = range(1, 6)
@@ -32,6 +34,19 @@ class ConfigEntry:
     read_only: bool
     documentation: str
     synonyms: tuple[Synonym, ...] = ()
+
+
+def read_number(name: str, text: str, *, least: int | None = None) -> int:
+    """The whole number that a config is set to.  Raises LogError: INVALID_CONFIG, in Kafka's words."""
+    try:
+        value = whole_number(text)
+        if least is not None and value < least:
+            raise ValueError(f"Value must be at least {least}")
+    except ValueError as error:
+        raise LogError(
+            ErrorCode.INVALID_CONFIG, f"Invalid value {text} for configuration {name}: {error}"
+        ) from None
+    return value
 
 
 def start_entry(name: str, value: str, config_type: ConfigType, option: Option | None) -> ConfigEntry:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from tailrace.broker.cluster_store import ClusterStore
 from tailrace.broker.config import OPTIONS, BrokerConfig
-from tailrace.broker.config_entries import SET_ON_GROUP, ConfigEntry, Synonym, start_entry
+from tailrace.broker.config_entries import SET_ON_GROUP, ConfigEntry, Synonym, read_number, start_entry
 from tailrace.broker.coordinator.consumer_group.coordinator import Timings
 from tailrace.broker.log import LogError
-from tailrace.broker.options import ConfigType, whole_number
+from tailrace.broker.options import ConfigType
 from tailrace.broker.protocol.errors import ErrorCode
 
 GROUP = 32
@@ -60,7 +60,7 @@ class GroupConfigs:
                     f"Unknown group config name: {name}",
                     fix=f"Known are {', '.join(_GROUP_OPTIONS)}",
                 )
-            values[name] = value = _positive(name, text)
+            values[name] = value = read_number(name, text, least=1)
             if value < self._option(option.least):
                 raise _out_of_bounds(f"{name} must be greater than or equal to {option.least}")
             if value > self._option(option.most):
@@ -118,18 +118,6 @@ class GroupConfigs:
             return None
         option = _GROUP_OPTIONS[name]
         return max(self._option(option.least), min(int(found[name]), self._option(option.most)))
-
-
-def _positive(name: str, text: str) -> int:
-    try:
-        value = whole_number(text)
-        if value < 1:
-            raise ValueError("Value must be at least 1")
-    except ValueError as error:
-        raise LogError(
-            ErrorCode.INVALID_CONFIG, f"Invalid value {text} for configuration {name}: {error}"
-        ) from None
-    return value
 
 
 def _out_of_bounds(rule: str) -> LogError:

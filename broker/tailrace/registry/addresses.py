@@ -2,11 +2,10 @@
 
 import json
 import socket
-from collections.abc import Mapping
 from pathlib import Path
 
 from tailrace.changes.errors import ConfigError, TailraceError
-from tailrace.changes.whole_file import replace_file
+from tailrace.changes.whole_file import replace_json
 
 
 class KeptPorts:
@@ -27,7 +26,7 @@ class KeptPorts:
 
     def keep(self, **ports: int) -> None:
         """Remember for the next start."""
-        replace_json(self._path, ports)
+        replace_json(self._path, ports, durable=False)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -53,8 +52,3 @@ def parse_address(text: str) -> tuple[str, int]:
     if not colon or not host or "/" in host or not port.isdigit() or int(port) > 65535:
         raise ConfigError(f"'{text}' is not an address", fix="write it as host:port, like 127.0.0.1:9092")
     return host.strip("[]"), int(port)
-
-
-def replace_json(path: Path, document: Mapping[str, object]) -> None:
-    """Write a document whole or not at all; a reader never sees half of it."""
-    replace_file(path, [json.dumps(document).encode()], durable=False)

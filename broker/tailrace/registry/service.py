@@ -20,7 +20,8 @@ from tailrace.broker.garbage import leave_loaded_alone
 from tailrace.broker.http_gate import HTTPS, HttpGate, http_tls
 from tailrace.broker.server import BrokerServer
 from tailrace.changes.errors import ConfigError
-from tailrace.registry.addresses import KeptPorts, bind, parse_address, replace_json
+from tailrace.changes.whole_file import replace_json
+from tailrace.registry.addresses import KeptPorts, bind, parse_address
 from tailrace.registry.thread import RegistryThread
 
 _log = logging.getLogger(__name__)
@@ -65,7 +66,9 @@ def run(
             ports.keep(broker=port, registry=listener.getsockname()[1])
             if endpoints_file is not None:
                 found = {"bootstrap": bootstrap, "registry_url": url}
-                replace_json(endpoints_file, {**found, "pid": os.getpid(), "started_at": time.time()})
+                replace_json(
+                    endpoints_file, {**found, "pid": os.getpid(), "started_at": time.time()}, durable=False
+                )
             leave_loaded_alone()
             _log.info("broker at %s, schema registry at %s", bootstrap, url)
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tailrace.changes.whole_file import replace_file
+from tailrace.changes.whole_file import replace_json
 
 
 class StatusFile:
@@ -43,7 +43,7 @@ class StatusFile:
             "max_rss_bytes": usage.ru_maxrss * 1024,
             **fields,
         }
-        replace_file(self._path, [json.dumps(document).encode()], durable=False)
+        replace_json(self._path, document, durable=False)
 
 
 def read_status(data_dir: Path) -> dict[str, dict[str, Any]]:

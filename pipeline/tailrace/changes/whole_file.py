@@ -1,7 +1,8 @@
 """Files that a reader finds whole: the old content or the new one, after a kill or a full disk too."""
 
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 
@@ -26,3 +27,8 @@ def replace_file(path: Path, parts: Iterable[bytes | memoryview], *, durable: bo
         temporary.unlink(missing_ok=True)
         error.filename = str(path)
         raise
+
+
+def replace_json(path: Path, document: Mapping[str, object], *, durable: bool) -> None:
+    """Put a document in the place of `path`, as `replace_file` does."""
+    replace_file(path, [json.dumps(document).encode()], durable=durable)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tailrace.changes import crash_point
 from tailrace.changes.errors import ConfigError, TailraceError
-from tailrace.changes.whole_file import replace_file
+from tailrace.changes.whole_file import replace_json
 from tailrace.flink.config import FlinkPartConfig, TransformConfig
 from tailrace.flink.tables import TopicSchemas
 
@@ -89,7 +89,7 @@ class JobState:
             "topics": {schema.topic: [schema.key, schema.value] for schema in schemas},
         }
         crash_point("flink.before_state_file")
-        replace_file(self._file, [json.dumps(document).encode()], durable=True)
+        replace_json(self._file, document, durable=True)
         crash_point("flink.after_state_file")
 
     def prune(self) -> None:
