@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -93,6 +93,8 @@ class _Endpoint:
             answer = await self._answer(Request(scope, receive))
         except RegistryError as error:
             answer = _error(error)
+        except ClientDisconnect:
+            return  # nobody is left to hear an answer
         if not isinstance(answer, Response):
             answer = JSONResponse(answer, media_type=MEDIA_TYPE)
         await answer(scope, receive, send)

@@ -11,6 +11,7 @@ import uvicorn
 
 from tailrace.broker.client import Client, ClientSecurity
 from tailrace.broker.http_gate import HttpGate
+from tailrace.registry.deadlines import ImpatientProtocol
 from tailrace.registry.http import create_app
 from tailrace.registry.store import Store
 from tailrace.security.tls import ServerTls
@@ -56,6 +57,7 @@ class RegistryThread:
         self._server = uvicorn.Server(
             uvicorn.Config(
                 create_app(store, gate),
+                http=ImpatientProtocol,
                 log_level="warning",
                 access_log=False,
                 lifespan="off",
