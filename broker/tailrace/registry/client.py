@@ -1,6 +1,5 @@
 """A small client of a Confluent-compatible registry: what our parts need, with the answers that never change cached."""
 
-import base64
 import http.client
 import json
 import ssl
@@ -9,12 +8,14 @@ import time
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from tailrace.broker.client.errors import RetryableError
 from tailrace.changes.errors import ConfigError, TailraceError
 from tailrace.registry.login import RegistryLogin
 
 MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
+_ONE_TRY_S = 10.0
 _FIXES = {
-    401: "check basic.auth.user.info",
+    401: "check basic.auth.user.info, or where the token comes from",
     403: "give this user rights on the subject, or use another one: basic.auth.user.info",
     409: "change the schema, or set the subject's compatibility level",
 }
@@ -50,9 +51,7 @@ class RegistryClient:
         login = login or RegistryLogin()
         login.check(url)
         self._headers = {"Content-Type": MEDIA_TYPE, "Accept": MEDIA_TYPE}
-        if login.user_info is not None:
-            encoded = base64.b64encode(login.user_info.reveal().encode()).decode()
-            self._headers["Authorization"] = f"Basic {encoded}"
+        self._login = login
         self._url = url
         self._tls = ssl.create_default_context(cafile=login.authorities) if parts.scheme == "https" else None
         self._host, self._port, self._prefix = parts.hostname, parts.port, parts.path.rstrip("/")
@@ -102,11 +101,11 @@ class RegistryClient:
         with self._lock:
             while True:
                 try:
-                    status, answer = self._once(verb, path, body)
+                    status, answer = self._authorized(verb, path, body)
                     if status < 500:
                         break
                     cause: object = answer.get("message", status)
-                except (OSError, http.client.HTTPException, ValueError) as error:
+                except (OSError, http.client.HTTPException, ValueError, RetryableError) as error:
                     self._drop()
                     cause = error
                 if time.monotonic() > deadline:
@@ -125,12 +124,26 @@ class RegistryClient:
             )
         return answer
 
+    def _authorized(self, verb: str, path: str, body: dict[str, Any] | None) -> tuple[int, dict[str, Any]]:
+        """Once, or again with a new token where the one of before counts no longer."""
+        renewable = self._login.tokens is not None and "Authorization" in self._headers
+        status, answer = self._once(verb, path, body)
+        if status == 401 and renewable:
+            del self._headers["Authorization"]
+            status, answer = self._once(verb, path, body)
+        return status, answer
+
     def _once(self, verb: str, path: str, body: dict[str, Any] | None) -> tuple[int, dict[str, Any]]:
+        if "Authorization" not in self._headers:
+            authorization = self._login.authorization(timeout_s=_ONE_TRY_S)
+            self._headers |= {"Authorization": authorization} if authorization else {}
         if self._connection is None:
             self._connection = (
-                http.client.HTTPConnection(self._host, self._port, timeout=10)
+                http.client.HTTPConnection(self._host, self._port, timeout=_ONE_TRY_S)
                 if self._tls is None
-                else http.client.HTTPSConnection(self._host, self._port, timeout=10, context=self._tls)
+                else http.client.HTTPSConnection(
+                    self._host, self._port, timeout=_ONE_TRY_S, context=self._tls
+                )
             )
         payload = None if body is None else json.dumps(body)
         self._connection.request(verb, self._prefix + path, payload, self._headers)

@@ -107,6 +107,13 @@ def test_the_registry_may_be_let_in_by_the_login_of_the_brokers(tmp_path: Path) 
         "schema.registry.basic.auth.credentials.source=SASL_INHERIT\nschema.registry.ssl.ca.location=ca.pem\n"
     )
     assert read_command_config(file).registry_login == RegistryLogin(Secret("u:p:1"), authority)
+    file.write_text(
+        "security.protocol=SASL_SSL\nsasl.mechanism=OAUTHBEARER\n"
+        "sasl.oauthbearer.token.endpoint.url=file:///token\n"
+        "schema.registry.bearer.auth.credentials.source=SASL_OAUTHBEARER_INHERIT\n"
+    )
+    found = read_command_config(file)
+    assert found.registry_login == RegistryLogin(tokens=found.security)
 
 
 @pytest.mark.parametrize(
