@@ -29,6 +29,8 @@ from tailrace.broker.coordinator.schemas import (
 from tailrace.broker.coordinator.transaction import Partition, ProducerIdentity
 from tailrace.broker.coordinator.transaction_log import Markers, ProducerIdBlocks, StateLog
 from tailrace.broker.coordinator.transactions import TransactionCoordinator, TransactionLimits
+from tailrace.broker.log import PartitionLog
+from tailrace.broker.log.index import AbortedTransaction
 from tailrace.broker.protocol import ErrorCode
 from tailrace.broker.records.record import Record, encode_batch
 
@@ -90,10 +92,24 @@ class FullNode(Node):
                 for place, log in logs.items()
             },
             "stable": {place: log.last_stable_offset for place, log in logs.items()},
-            "aborted": {
-                place: log.aborted_transactions(0, log.log_end_offset) for place, log in logs.items()
-            },
+            "aborted": {place: aborted_with_records(log) for place, log in logs.items()},
         }
+
+
+def aborted_with_records(log: PartitionLog) -> list[AbortedTransaction]:
+    """What readers must be told of.  Where compaction has removed all records, an index built anew has no entry."""
+    batches = [header for segment in log.segments for _, header in segment.headers()]
+    return [
+        entry
+        for segment in log.segments
+        for entry in segment.aborted.entries
+        if any(
+            header.producer_id == entry.producer_id
+            and entry.first_offset <= header.base_offset < entry.last_offset
+            and header.record_count
+            for header in batches
+        )
+    ]
 
 
 class _Markers(Markers):
