@@ -91,6 +91,7 @@ class Connection(asyncio.BufferedProtocol):
         self.last_active = time.monotonic()
         self._transport: asyncio.Transport | None = None
         self._client_host = ""
+        self._context: RequestContext | None = None  # of the last request: the next one's is mostly the same
 
     # -- asyncio ---------------------------------------------------------------------------------------
 
@@ -149,6 +150,8 @@ class Connection(asyncio.BufferedProtocol):
         received.keep_rest(start, missing, now)
         if received.filled != self._share.unfinished:
             self._share.note_unfinished(received.filled, missing)
+        else:
+            self._read_or_pause()
 
     def pause_writing(self) -> None:
         self._client_slow = True
@@ -255,7 +258,6 @@ class Connection(asyncio.BufferedProtocol):
             self._backlog.append(bytes(frame))
         else:
             self._start(frame)
-        self._read_or_pause()
 
     def _may_start(self, frame: Buffer) -> bool:
         if self._client_slow or self._resting or self._muted:
@@ -291,8 +293,7 @@ class Connection(asyncio.BufferedProtocol):
         api_key = cast(ApiKey, header.api_key)
         slot = _Slot(header.api_key is ApiKey.PRODUCE, len(frame))
         self._slots.append(slot)
-        caller, client_id = self._visitor.caller, header.client_id or ""
-        context = RequestContext(self._broker, header.api_version, client_id, self._client_host, caller)
+        context = self._context_of(header)
         if self._meter.active and api_key is ApiKey.FETCH:
             self._meter.narrow(self._who(header), request)
         try:
@@ -310,6 +311,18 @@ class Connection(asyncio.BufferedProtocol):
                 self._answer(slot, header, answer)
         except Exception as error:  # noqa: BLE001 - whatever a handler does, only its client suffers
             self._failed(slot, header, request, error)
+
+    def _context_of(self, header: RequestHeader) -> RequestContext:
+        caller, client_id, context = self._visitor.caller, header.client_id or "", self._context
+        if (
+            context is None
+            or context.version != header.api_version
+            or context.client_id != client_id
+            or context.caller is not caller
+        ):
+            context = RequestContext(self._broker, header.api_version, client_id, self._client_host, caller)
+            self._context = context
+        return context
 
     async def _finish(
         self, slot: _Slot, header: RequestHeader, request: Any, pending: Awaitable[Any]
@@ -348,14 +361,10 @@ class Connection(asyncio.BufferedProtocol):
     def _encoded(self, slot: _Slot, header: RequestHeader, answer: Any) -> list[Buffer]:
         api_key = cast(ApiKey, header.api_key)
 
-        def encode(answer: Any) -> list[Buffer]:
-            if answer is None:
-                return []
-            return encode_response(api_key, header.api_version, header.correlation_id, answer)
-
         if not self._meter.active:
-            return encode(answer)
+            return _encode(header, answer)
         cost = gate.Cost(slot.size, slot.busy_s)
+        encode = partial(_encode, header)
         parts, delay_s = self._meter.encode(self._who(header), api_key, cost, answer, encode)
         if delay_s > 0:
             self._mute(delay_s)
@@ -465,3 +474,9 @@ class Connection(asyncio.BufferedProtocol):
             self.abort()
         else:
             self._answer(slot, header, answer)
+
+
+def _encode(header: RequestHeader, answer: Any) -> list[Buffer]:
+    if answer is None:
+        return []
+    return encode_response(cast(ApiKey, header.api_key), header.api_version, header.correlation_id, answer)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from tailrace.broker.protocol.fields import Buffer
+
 ROOT = 0  # number of the folder "/"; other folders have negative numbers, files positive ones
 
 
@@ -120,7 +122,7 @@ class MemoryDisk:
     def read(self, fd: int, size: int, at: int, /) -> bytes:
         return bytes(self.files[self.open_files[fd]][at : at + size])
 
-    def write(self, fd: int, parts: Sequence[bytes | memoryview], at: int, /) -> int:
+    def write(self, fd: int, parts: Sequence[Buffer], at: int, /) -> int:
         number, content = self.open_files[fd], b"".join(parts)
         put(self._changed(number), at, content)
         if number not in self.locks:

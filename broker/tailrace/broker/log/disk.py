@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from tailrace.broker.protocol.fields import Buffer
+
 
 class Disk(Protocol):
     """Files by descriptor, names by path.  Everything raises OSError; positions and sizes are bytes."""
@@ -26,7 +28,7 @@ class Disk(Protocol):
         """At most `size` bytes from `at`; fewer only at the end of the file."""
         ...
 
-    def write(self, fd: int, parts: Sequence[bytes | memoryview], at: int, /) -> int:
+    def write(self, fd: int, parts: Sequence[Buffer], at: int, /) -> int:
         """Write the parts one after the other from `at`; how many bytes were taken."""
         ...
 
@@ -89,7 +91,7 @@ class LocalDisk:
     def read(self, fd: int, size: int, at: int, /) -> bytes:
         return os.pread(fd, size, at)
 
-    def write(self, fd: int, parts: Sequence[bytes | memoryview], at: int, /) -> int:
+    def write(self, fd: int, parts: Sequence[Buffer], at: int, /) -> int:
         return os.pwritev(fd, parts, at)
 
     def truncate(self, fd: int, size: int, /) -> None:

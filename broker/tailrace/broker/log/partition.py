@@ -4,8 +4,8 @@ import logging
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tailrace.broker.log.clock import Clock
 from tailrace.broker.log.config import TopicConfig
@@ -21,7 +21,14 @@ from tailrace.broker.log.timestamps import TimestampedOffset, first_at_or_after,
 from tailrace.broker.log.validation import check_batch, rewritten
 from tailrace.broker.protocol.errors import ErrorCode
 from tailrace.broker.protocol.fields import Buffer
-from tailrace.broker.records.batch import HEADER_BYTES, BatchHeader, Marker, control_batch, read_header
+from tailrace.broker.records.batch import (
+    HEADER_BYTES,
+    BatchHeader,
+    Marker,
+    control_batch,
+    read_header,
+    set_base_offset,
+)
 from tailrace.changes import crash_point
 
 CRASH_POINTS = (
@@ -38,8 +45,7 @@ CRASH_POINTS = (
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class AppendResult:
+class AppendResult(NamedTuple):
     """Where a batch stands.  `log_append_time_ms` is -1 unless the topic stamps LogAppendTime."""
 
     base_offset: int
@@ -133,6 +139,11 @@ class PartitionLog:
         """Bytes of all segments."""
         return sum(segment.size for segment in self.segments)
 
+    @property
+    def unsynced_bytes(self) -> int:
+        """Bytes of the newest segment that are not durable yet."""
+        return self.segments[-1].size - self.segments[-1].synced_size
+
     def append(
         self,
         batch: Buffer,
@@ -170,7 +181,7 @@ class PartitionLog:
         if config.log_append_time or config.codec is not None:
             header, head, records = rewritten(view, header, config, now_ms)
         else:
-            head, records = bytes(view[:HEADER_BYTES]), view[HEADER_BYTES:]
+            head, records = bytearray(view[:HEADER_BYTES]), view[HEADER_BYTES:]
         crash_point("broker.log.before_append")
         base_offset = self._write(head, records, header, leader_epoch)
         crash_point("broker.log.after_append")
@@ -198,9 +209,7 @@ class PartitionLog:
         batch = control_batch(producer_id, epoch, Marker(commit, coordinator_epoch), timestamp_ms=now_ms)
         header = read_header(batch)
         crash_point("broker.log.before_marker")
-        offset = self._write(
-            bytes(batch[:HEADER_BYTES]), memoryview(batch)[HEADER_BYTES:], header, leader_epoch
-        )
+        offset = self._write(batch[:HEADER_BYTES], memoryview(batch)[HEADER_BYTES:], header, leader_epoch)
         crash_point("broker.log.after_marker")
         seen_ms = self._clock.monotonic_ms()
         ended = self.states.note_marker(header, offset, coordinator_epoch, commit=commit, seen_ms=seen_ms)
@@ -208,20 +217,20 @@ class PartitionLog:
             self.segments[-1].aborted.add(AbortedTransaction.of(ended))
         return AppendResult(offset, offset, -1, self._start, duplicate=False)
 
-    def _write(self, head: bytes, records: memoryview, header: BatchHeader, leader_epoch: int) -> int:
+    def _write(self, head: bytearray, records: memoryview, header: BatchHeader, leader_epoch: int) -> int:
         """Write one batch at the end of the log and count it; returns its base offset."""
+        size = header.size
         self._check_open()
         try:
             if self._torn:
                 self.segments[-1].drop_torn_tail()
                 self._torn = False
-            if self._must_roll(header):
+            if self._must_roll(header, size):
                 self._roll()
             segment, offset = self.segments[-1], self._end
-            place = struct.pack(">q", offset)
-            epoch = struct.pack(">i", leader_epoch)
+            set_base_offset(head, offset, leader_epoch)
             self._torn = True
-            segment.write([place, head[8:12], epoch, head[16:], records], header.size)
+            segment.write([head, records], size)
             self._torn = False
         except OSError as error:
             raise LogError(
@@ -231,7 +240,7 @@ class PartitionLog:
             ) from error
         segment.noted(header, offset)
         self.epochs.note(leader_epoch, offset)
-        self.bytes_in += header.size
+        self.bytes_in += size
         self._end = segment.next_offset
         return offset
 
@@ -241,12 +250,12 @@ class PartitionLog:
                 ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"{self.topic}-{self.partition} is no longer open"
             )
 
-    def _must_roll(self, header: BatchHeader) -> bool:
+    def _must_roll(self, header: BatchHeader, size: int) -> bool:
         segment, config = self.segments[-1], self.config
         if segment.size == 0:
             return False
         return (
-            segment.size + header.size > config.segment_bytes
+            segment.size + size > config.segment_bytes
             or header.max_timestamp - segment.first_timestamp > config.segment_ms
             or self._clock.now_ms() - segment.created_ms > config.segment_ms
             or segment.offset_index.is_full(config.segment_index_bytes)

@@ -157,7 +157,7 @@ class Segment:
         self.indexes_synced = part is None
         return True
 
-    def write(self, parts: list[bytes | memoryview], size: int) -> None:
+    def write(self, parts: list[bytes | bytearray | memoryview], size: int) -> None:
         """Put the bytes of one batch at the end.  Raises OSError with the segment unchanged.
 
         `noted` must follow: until then the bytes do not count.

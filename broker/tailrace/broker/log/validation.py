@@ -12,6 +12,7 @@ from tailrace.broker.records.batch import (
     HEADER_BYTES,
     LENGTH_END,
     LOG_APPEND_TIME,
+    TRANSACTIONAL,
     BatchHeader,
     check_produced,
     read_header,
@@ -53,15 +54,16 @@ def check_batch(batch: memoryview, config: TopicConfig, now_ms: int, *, internal
         header = check_produced(batch)
     except InvalidBatchError as error:
         raise LogError(error.error, error.what, fix=error.fix) from error
-    if header.size > config.max_message_bytes:
-        raise _too_large(header.size, config)
-    if header.codec > _LAST_CODEC:
+    attributes = header.attributes
+    if len(batch) > config.max_message_bytes:
+        raise _too_large(len(batch), config)
+    if attributes & CODEC_MASK > _LAST_CODEC:
         raise LogError(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE, f"codec {header.codec} is unknown")
-    if header.attributes & LOG_APPEND_TIME:
+    if attributes & LOG_APPEND_TIME:
         raise LogError(ErrorCode.INVALID_TIMESTAMP, "a client sent a record batch with LogAppendTime")
     if header.producer_id >= 0 and header.producer_epoch < 0:
         raise LogError(ErrorCode.INVALID_RECORD, "a record batch has a producer id but no epoch")
-    if header.is_transactional and header.producer_id < 0:
+    if attributes & TRANSACTIONAL and header.producer_id < 0:
         raise LogError(ErrorCode.INVALID_RECORD, "a transactional record batch has no producer id")
     if header.max_timestamp - now_ms > config.timestamp_after_max_ms and not config.log_append_time:
         raise LogError(
@@ -109,7 +111,7 @@ def _check_records(batch: memoryview, config: TopicConfig, now_ms: int) -> None:
 
 def rewritten(
     batch: memoryview, header: BatchHeader, config: TopicConfig, now_ms: int
-) -> tuple[BatchHeader, bytes, memoryview]:
+) -> tuple[BatchHeader, bytearray, memoryview]:
     """The batch with the timestamp and the codec that the topic wants: header, its bytes, records.
 
     Under LogAppendTime the attributes say so and the greatest timestamp is now; under another
@@ -129,7 +131,7 @@ def rewritten(
         if header.size > config.max_message_bytes:
             raise _too_large(header.size, config)
     header = header._replace(crc=crc32c(records, crc32c(HEADER.pack(*header)[CRC_START:])))
-    return header, HEADER.pack(*header), records
+    return header, bytearray(HEADER.pack(*header)), records
 
 
 def _inflated(header: BatchHeader, batch: memoryview, config: TopicConfig) -> bytes:

@@ -158,15 +158,16 @@ def check_produced(records: Buffer) -> BatchHeader:
     header = read_header(records)
     if header.magic != MAGIC:
         raise _refused(f"has format {header.magic}, and only 2 is taken")
-    if header.size < HEADER_BYTES or header.size > len(records):
+    size = header.size
+    if size < HEADER_BYTES or size > len(records):
         raise InvalidBatchError("the length of a record batch is wrong", error=ErrorCode.CORRUPT_MESSAGE)
-    if header.size < len(records):
+    if size < len(records):
         raise _refused("is not the only one for its partition")
-    if not has_valid_crc(records):
+    if crc32c(memoryview(records)[CRC_START:]) != header.crc:
         raise InvalidBatchError("the CRC of a record batch is wrong", error=ErrorCode.CORRUPT_MESSAGE)
     if header.record_count <= 0 or header.last_offset_delta + 1 != header.record_count:
         raise _refused(f"claims {header.record_count} records over {header.last_offset_delta + 1} offsets")
-    if header.is_control:
+    if header.attributes & CONTROL:
         raise _refused("is a control batch, which only the broker writes")
     if header.producer_id >= 0 and header.base_sequence < 0:
         raise _refused("has a producer id but no sequence")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tailrace.broker.log.disk import LocalDisk
+from tailrace.broker.protocol.fields import Buffer
 
 Check = Callable[[str, Path], None]
 
@@ -30,7 +31,7 @@ class FaultyDisk(LocalDisk):
         self._paths[fd] = path
         return fd
 
-    def write(self, fd: int, parts: Sequence[bytes | memoryview], at: int, /) -> int:
+    def write(self, fd: int, parts: Sequence[Buffer], at: int, /) -> int:
         self.before("write", self._paths[fd])
         return super().write(fd, parts, at)
 

@@ -15,6 +15,7 @@ from tests.unit.broker.log.harness import Harness, make_batch
 
 from tailrace.broker.log import LogError, TopicConfig, index
 from tailrace.broker.protocol.errors import ErrorCode
+from tailrace.broker.protocol.fields import Buffer
 
 PRODUCER = (7, 0)
 
@@ -95,7 +96,7 @@ def test_indexes_that_found_no_space_still_find_everything(
     full = False
 
     class ShortWrites(FaultyDisk):
-        def write(self, fd: int, parts: Sequence[bytes | memoryview], at: int, /) -> int:
+        def write(self, fd: int, parts: Sequence[Buffer], at: int, /) -> int:
             is_index = full and self.path_of(fd).suffix.endswith("index")
             return super().write(fd, [parts[0][:3]] if is_index else parts, at)
 

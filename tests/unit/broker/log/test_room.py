@@ -11,6 +11,7 @@ from tests.unit.broker.log.harness import Harness
 
 from tailrace.broker.log import LogError, TopicConfig
 from tailrace.broker.log.segment import ROOM, ROOM_FROM_BYTES
+from tailrace.broker.protocol.fields import Buffer
 
 PIECE = b"x" * 10_000
 
@@ -140,7 +141,7 @@ def test_a_disk_that_has_no_place_for_room_takes_appends_still(tmp_path: Path, t
     asked = 0
 
     class NearlyFull(FaultyDisk):
-        def write(self, fd: int, parts: Sequence[bytes | memoryview], at: int, /) -> int:
+        def write(self, fd: int, parts: Sequence[Buffer], at: int, /) -> int:
             nonlocal asked
             if any(part.obj is ROOM.obj for part in parts if isinstance(part, memoryview)):
                 asked += 1
