@@ -1,4 +1,4 @@
-"""Group commit: one fdatasync per dirty file and round, whoever waits.
+"""Group commit: one fdatasync per dirty file and round, whoever waits; `gathering` tells when to wait for more.
 
 While a round's files are being synced in worker threads, appends go on; all of them are covered by the next
 round, which starts as soon as this one ends.
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from tailrace.broker.log.errors import StorageFailure
+from tailrace.broker.log.gathering import PAUSE_S, Gathering
 from tailrace.broker.log.partition import PartitionLog
 from tailrace.broker.log.sync import Syncer, SyncRound
 from tailrace.broker.log.when_durable import WhenDurable
@@ -41,6 +42,9 @@ class Flusher:
         self._on_failure = on_failure
         self._page_cache = page_cache
         self._syncer = Syncer(threads)
+        self._gathering = Gathering()
+        self._requests = 0  # that the next round will hold
+        self._pause: asyncio.TimerHandle | None = None
         self._dirty: dict[PartitionLog, None] = {}
         self._waiters: _Waiters = []
         self._idle: asyncio.Future[None] | None = None  # while a round runs or is about to
@@ -57,9 +61,15 @@ class Flusher:
                     loop.call_soon(self._on_high_watermark, partition)
             return
         self._dirty.update(dict.fromkeys(partitions))
-        if self._idle is None and self._dirty and self._failure is None:
+        if not self._dirty or self._failure is not None:
+            return
+        self._requests += 1
+        if self._idle is None:
             self._idle = loop.create_future()
-            loop.call_soon(self._begin, loop)  # what else has arrived joins the round
+            loop.call_soon(self._begin_or_pause, loop)  # what else has arrived joins the round
+        elif self._pause is not None and self._gathering.is_enough(self._requests, self._unsynced_bytes()):
+            self._pause.cancel()
+            self._end_pause(loop)
 
     def when_durable(self, targets: Iterable[tuple[PartitionLog, int]], value: _T) -> WhenDurable[_T]:
         """`value`, once each log is durable up to its offset (exclusive)."""
@@ -96,9 +106,24 @@ class Flusher:
         await self.settle()
         self._syncer.close()
 
+    def _unsynced_bytes(self) -> int:
+        return sum(partition.unsynced_bytes for partition in self._dirty)
+
+    def _begin_or_pause(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._gathering.pauses(self._requests, self._unsynced_bytes()):
+            self._pause = loop.call_later(PAUSE_S, self._end_pause, loop)
+        else:
+            self._begin(loop)
+
+    def _end_pause(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._pause = None
+        self._gathering.paused(self._requests)
+        loop.call_soon(self._begin, loop)
+
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         dirty, self._dirty = self._dirty, {}
         waiters, self._waiters = self._waiters, []
+        self._requests = 0
         try:
             rounds = [(partition, partition.begin_sync(more_follows=True)) for partition in dirty]
             syncs = [(partition, sync) for partition, sync in rounds if sync is not None]
@@ -134,7 +159,7 @@ class Flusher:
         for waiter in waiters:
             waiter.settle()
         if self._dirty:
-            loop.call_soon(self._begin, loop)
+            loop.call_soon(self._begin_or_pause, loop)
         else:
             self._rest()
 

@@ -11,6 +11,7 @@ from tests.unit.broker.log.disks import FaultyDisk
 from tests.unit.broker.log.harness import Harness
 
 from tailrace.broker.log import Flusher, PartitionLog, StorageFailure, TopicConfig
+from tailrace.broker.log.gathering import MOST_REQUESTS, TRIED_EVERY
 from tailrace.broker.log.sync import SyncRound
 
 
@@ -106,6 +107,28 @@ def test_appends_during_a_round_are_covered_by_the_next(at: Harness, monkeypatch
     asyncio.run(scenario())
     assert at.log.high_watermark == 200
     assert len(rounds) < 60 and rounds == sorted(rounds)
+
+
+def test_what_comes_while_a_round_is_put_off_joins_it(at: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = count_rounds(monkeypatch)
+    monkeypatch.setattr("tailrace.broker.log.flusher.PAUSE_S", 3600)
+
+    async def scenario() -> None:
+        flush = flusher([], [])
+        for number in range(1, TRIED_EVERY):
+            at.append(b"alone")
+            await flush.wait_durable([(at.log, number)])
+        waiting = []
+        for number in range(TRIED_EVERY, TRIED_EVERY + MOST_REQUESTS):
+            at.append(b"one of many")
+            waiting.append(asyncio.create_task(flush.wait_durable([(at.log, number)])))
+            for _ in range(5):  # turns of the loop in which the round would have begun
+                await asyncio.sleep(0)
+        await asyncio.gather(*waiting)
+        await flush.close()
+
+    asyncio.run(scenario())
+    assert rounds == [*range(1, TRIED_EVERY), TRIED_EVERY + MOST_REQUESTS - 1]
 
 
 def test_a_request_without_a_waiter_moves_the_high_watermark(at: Harness) -> None:
