@@ -210,21 +210,30 @@ class GroupCoordinator:
     def tick(self, now_ms: int) -> None:
         """Expire sessions, handed-out member ids and deadlines of rebalances."""
         for group in list(self._groups.values()):
-            for member_id in [key for key, due in group.pending_joins.items() if now_ms >= due]:
-                del group.pending_joins[member_id]
-                self._rebalances.complete_if_all_joined(group, now_ms)
-            for member in [m for m in group.members.values() if m.expired(now_ms)]:
-                self._rebalances.remove(group, member, now_ms)
-            if group.state is GroupState.PREPARING and now_ms >= group.join_deadline_ms:
-                self._rebalances.join_time_over(group, now_ms)
-            elif (
-                group.state in (GroupState.COMPLETING, GroupState.STABLE)
-                and group.pending_syncs
-                and now_ms >= group.sync_deadline_ms
-            ):
-                for member_id in list(group.pending_syncs):
-                    group.remove(group.members[member_id])
-                self._rebalances.start(group, now_ms)
+            self._expire(group, now_ms)
+
+    def settle(self, group_id: str, now_ms: int) -> None:
+        """Expire what is due in one group: who asks whether it has members does not wait for the next tick."""
+        group = self._groups.get(group_id)
+        if group is not None:
+            self._expire(group, now_ms)
+
+    def _expire(self, group: Group, now_ms: int) -> None:
+        for member_id in [key for key, due in group.pending_joins.items() if now_ms >= due]:
+            del group.pending_joins[member_id]
+            self._rebalances.complete_if_all_joined(group, now_ms)
+        for member in [m for m in group.members.values() if m.expired(now_ms)]:
+            self._rebalances.remove(group, member, now_ms)
+        if group.state is GroupState.PREPARING and now_ms >= group.join_deadline_ms:
+            self._rebalances.join_time_over(group, now_ms)
+        elif (
+            group.state in (GroupState.COMPLETING, GroupState.STABLE)
+            and group.pending_syncs
+            and now_ms >= group.sync_deadline_ms
+        ):
+            for member_id in list(group.pending_syncs):
+                group.remove(group.members[member_id])
+            self._rebalances.start(group, now_ms)
 
     # -- joining ---------------------------------------------------------------------------------------
 

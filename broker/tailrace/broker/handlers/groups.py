@@ -252,6 +252,7 @@ async def delete_groups(context: RequestContext, request: DeleteGroupsRequest) -
 
 async def _delete(context: RequestContext, group_id: str) -> ErrorCode:
     log = context.broker.group_log
+    log.groups.settle(group_id, context.broker.clock.now_ms())
     classic, consumer = log.groups.get(group_id), log.consumer_groups.get(group_id)
     if not group_id:
         return ErrorCode.INVALID_GROUP_ID

@@ -174,6 +174,17 @@ def test_a_silent_member_is_expired_and_the_others_rebalance(groups: Groups) -> 
     assert (alone.generation, len(alone.members)) == (3, 1)
 
 
+def test_a_session_that_is_over_counts_no_more_before_the_next_tick(groups: Groups) -> None:
+    (joined,) = groups.join()
+    groups.sync(joined.member_id, joined.generation, {joined.member_id: b"a"})
+    states = []
+    for late_ms in (-1, 0):
+        groups.coordinator.settle("g", groups.now_ms + SESSION_MS + late_ms)
+        states.append(groups.group.state)
+    assert states == [GroupState.STABLE, GroupState.EMPTY]
+    groups.coordinator.settle("unknown", groups.now_ms)
+
+
 def test_members_that_do_not_come_back_in_time_are_dropped(groups: Groups) -> None:
     first, second = groups.stable_pair()
     waiting = groups.join(second, protocols=(("range", b"other topics"),))
