@@ -19,11 +19,13 @@ from tailrace.broker.config_entries import (
     ConfigEntry,
     Synonym,
 )
+from tailrace.broker.kerberos_options import KERBEROS_OPTIONS
 from tailrace.broker.log import LogError, TopicConfig
 from tailrace.broker.log.config import read_option, read_topic_config
 from tailrace.broker.log.topic_options import BROKER_DEFAULTS, TOPIC_OPTIONS, TopicOption
 from tailrace.broker.protocol.errors import ErrorCode
 
+_DYNAMIC: Mapping[str, TopicOption] = {**BROKER_DEFAULTS, **KERBEROS_OPTIONS}
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS broker_configs (
     broker TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (broker, name)
@@ -49,12 +51,12 @@ class BrokerDefaults:
     def check(self, configs: Mapping[str, str]) -> None:
         """Raise INVALID_CONFIG for a name that is not dynamic, or a value that would not be obeyed."""
         for name, text in configs.items():
-            option = BROKER_DEFAULTS.get(name)
+            option = _DYNAMIC.get(name)
             if option is None:
                 raise LogError(
                     ErrorCode.INVALID_CONFIG,
                     f"the broker config {name} cannot be changed while the broker runs",
-                    fix=f"Dynamic are {', '.join(BROKER_DEFAULTS)}; others are set at the start",
+                    fix=f"Dynamic are {', '.join(_DYNAMIC)}; others are set at the start",
                 )
             read_option(option, name, text)
 
@@ -63,7 +65,8 @@ class BrokerDefaults:
         brokers = {**self._set} if broker is None else {**self._set, broker: dict(configs)}
         found: dict[str, str] = {}
         for one in sorted(brokers):  # "" first: a single broker's own value goes over that of all
-            found.update({BROKER_DEFAULTS[name].name: value for name, value in brokers[one].items()})
+            for name in brokers[one].keys() & BROKER_DEFAULTS.keys():
+                found[BROKER_DEFAULTS[name].name] = brokers[one][name]
         return found
 
     def write(self, broker: str, configs: Mapping[str, str]) -> None:
@@ -93,7 +96,7 @@ class BrokerDefaults:
     def describe_broker(self, broker: str) -> list[ConfigEntry]:
         """What is set on ALL_BROKERS; of one broker every default for topics."""
         entries = []
-        for name, option in BROKER_DEFAULTS.items():
+        for name, option in _DYNAMIC.items():
             synonyms = _broker_synonyms(option, self._set)
             if broker == ALL_BROKERS:
                 synonyms = [synonym for synonym in synonyms if synonym.source == SET_ON_ALL_BROKERS]

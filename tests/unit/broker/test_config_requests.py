@@ -90,7 +90,7 @@ WRONG: list[tuple[list[Change], ErrorCode, str]] = [
     ([("retention.ms", SET, "soon")], ErrorCode.INVALID_CONFIG, "retention.ms=soon"),
     ([("retention.mss", SET, "1")], ErrorCode.INVALID_CONFIG, "retention.mss"),
     ([("retention.ms", APPEND, "1")], ErrorCode.INVALID_CONFIG, "retention.ms"),
-    ([("cleanup.policy", SUBTRACT, "delete")], ErrorCode.INVALID_CONFIG, "cleanup.policy"),
+    ([("cleanup.policy", APPEND, "squash")], ErrorCode.INVALID_CONFIG, "cleanup.policy"),
     ([("min.insync.replicas", SET, "2")], ErrorCode.INVALID_CONFIG, "min.insync.replicas=2"),
     ([("retention.ms", SET, None)], ErrorCode.INVALID_REQUEST, "retention.ms"),
     ([("retention.ms", 9, "1")], ErrorCode.INVALID_REQUEST, "operation 9"),
@@ -145,6 +145,21 @@ def test_defaults_for_topics_are_set_on_the_broker(wire: WireClient) -> None:
     assert produced(wire.ask(ApiKey.PRODUCE, sent))[0] == 0
     assert change(wire, BROKER, "", ("log.cleanup.policy", APPEND, "compact"))[0] == 0
     assert values(wire, "cleanup.policy") == ["delete,compact"]
+
+
+def test_options_of_kerberos_are_kept_and_described_as_where_no_login_is_by_kerberos(
+    wire: WireClient,
+) -> None:
+    create(wire, "t")
+    name = "sasl.kerberos.min.time.before.relogin"
+    assert change(wire, BROKER, "1", (name, SET, "58000")) == (0, "")
+    assert change(wire, BROKER, "1", (name, SET, "soon"))[0] == ErrorCode.INVALID_CONFIG
+    (entry,) = described(wire, BROKER, "1", name).values()
+    assert (entry.value, entry.config_source, entry.read_only) == ("58000", 2, False)
+    assert change(wire, TOPIC, "t", ("retention.ms", SET, "5")) == (0, "")
+    assert change(wire, BROKER, "1", (name, DELETE, None)) == (0, "")
+    (entry,) = described(wire, BROKER, "1", name).values()
+    assert (entry.value, entry.config_source) == ("60000", 5)
 
 
 def test_what_the_broker_cannot_change_while_it_runs_is_refused_by_name(wire: WireClient) -> None:
