@@ -107,7 +107,7 @@ def test_wrong_creations_are_refused_and_leave_nothing(catalog: Catalog) -> None
     ("name", "value"),
     [
         ("cleanup.policy", "squash"),
-        ("cleanup.policy", ""),
+        ("cleanup.policy", "delete,"),
         ("compression.type", "ZSTD"),
         ("compression.type", "none"),
         ("compression.gzip.level", "0"),
@@ -134,7 +134,7 @@ def test_wrong_creations_are_refused_and_leave_nothing(catalog: Catalog) -> None
         ("preallocate", "true"),
         ("remote.storage.enable", "true"),
         ("index.interval.bytes", "100"),
-        ("file.delete.delay.ms", "60000"),
+        ("file.delete.delay.ms", "-1"),
         ("message.downconversion.enable", "true"),
     ],
 )
@@ -145,6 +145,12 @@ def test_a_config_that_would_not_be_obeyed_is_refused(catalog: Catalog, name: st
     assert catalog.topics.get("orders").configs == {"retention.ms": "5"}
 
 
+def test_a_topic_whose_cleanup_policy_is_empty_keeps_everything(catalog: Catalog) -> None:
+    catalog.topics.create("orders", 1, {"cleanup.policy": ""})
+    config = catalog.topics.log("orders", 0).config
+    assert (config.compact, config.delete) == (False, False)
+
+
 OBEYED: dict[str, tuple[str, dict[str, object]]] = {
     "cleanup.policy": ("compact,delete", {"compact": True, "delete": True}),
     "compression.type": ("lz4", {"codec": Codec.LZ4}),
@@ -152,6 +158,7 @@ OBEYED: dict[str, tuple[str, dict[str, object]]] = {
     "compression.lz4.level": ("1", {"lz4_level": 1}),
     "compression.zstd.level": ("-5", {"zstd_level": -5}),
     "delete.retention.ms": ("7", {"delete_retention_ms": 7}),
+    "file.delete.delay.ms": ("12", {"file_delete_delay_ms": 12}),
     "flush.messages": ("1", {}),  # everything is flushed before it is acknowledged: any bound is kept
     "flush.ms": ("1", {}),
     "max.compaction.lag.ms": ("14", {"max_compaction_lag_ms": 14}),
@@ -197,7 +204,7 @@ def test_a_config_that_cannot_be_obeyed_is_read_only_and_takes_the_value_that_ho
 def test_all_configs_of_kafka_are_known() -> None:
     assert set(TOPIC_OPTIONS) == {
         *OBEYED,
-        *("file.delete.delay.ms", "index.interval.bytes", "min.insync.replicas", "preallocate"),
+        *("index.interval.bytes", "min.insync.replicas", "preallocate"),
         *("follower.replication.throttled.replicas", "leader.replication.throttled.replicas"),
         *("local.retention.bytes", "local.retention.ms", "remote.storage.enable"),
         *("remote.log.copy.disable", "remote.log.delete.on.disable"),

@@ -8,9 +8,8 @@ import threading
 from tailrace.broker.log.checkpoints import OffsetCheckpoints
 from tailrace.broker.log.clock import Clock
 from tailrace.broker.log.compaction_plan import Round, plan
-from tailrace.broker.log.disk import Disk
-from tailrace.broker.log.durable import drop_files
 from tailrace.broker.log.errors import StorageFailure
+from tailrace.broker.log.given_up import GivenUpFiles
 from tailrace.broker.log.partition import PartitionLog
 from tailrace.broker.log.swap import exchange, stage
 from tailrace.changes.errors import TailraceError
@@ -21,8 +20,8 @@ _log = logging.getLogger(__name__)
 class Cleaner:
     """Rewrites logs whose topics are compacted, in a worker thread, one at a time."""
 
-    def __init__(self, disk: Disk, checkpoints: OffsetCheckpoints, clock: Clock) -> None:
-        self._disk = disk
+    def __init__(self, checkpoints: OffsetCheckpoints, clock: Clock, given_up: GivenUpFiles) -> None:
+        self._given_up = given_up
         self._checkpoints = checkpoints
         self._clock = clock
         self._stopping = threading.Event()
@@ -91,5 +90,5 @@ class Cleaner:
                 return False
             replacement, away = exchange(group, self._clock.now_ms())
             log.replace_segments(log.segments.index(group[0]), len(group), [replacement])
-            await asyncio.to_thread(drop_files, self._disk, log.directory, away)
+            await self._given_up.take(log, away)
         return True

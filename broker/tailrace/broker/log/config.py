@@ -28,6 +28,7 @@ class TopicConfig:
     max_compaction_lag_ms: int = LONG
     min_cleanable_dirty_ratio: float = 0.5
     delete_retention_ms: int = DAY_MS
+    file_delete_delay_ms: int = 0
     max_message_bytes: int = 1_048_588
     log_append_time: bool = False  # message.timestamp.type
     timestamp_before_max_ms: int = LONG

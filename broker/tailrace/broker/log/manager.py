@@ -15,8 +15,9 @@ from tailrace.broker.log.cleaner import Cleaner
 from tailrace.broker.log.clock import Clock, SystemClock
 from tailrace.broker.log.config import DAY_MS, TopicConfig
 from tailrace.broker.log.disk import Disk, LocalDisk
-from tailrace.broker.log.durable import drop_files, sync_directory, sync_file
+from tailrace.broker.log.durable import sync_directory, sync_file
 from tailrace.broker.log.errors import DamagedLogError, LogError, StorageFailure
+from tailrace.broker.log.given_up import GivenUpFiles
 from tailrace.broker.log.partition import PartitionLog, sync_all
 from tailrace.broker.log.partition_metadata import METADATA, belongs, claim
 from tailrace.broker.log.recovery import Durable, RecoveredLog, recover
@@ -76,7 +77,8 @@ class LogManager:
         self.disk: Disk = disk or LocalDisk()
         self._lock = checkpoints.DirectoryLock(self.disk, data_dir)
         self._checkpoints = checkpoints.OffsetCheckpoints(self.disk, data_dir)
-        self._cleaner = Cleaner(self.disk, self._checkpoints, self.clock)
+        self._given_up = GivenUpFiles(self.disk, self.clock)
+        self._cleaner = Cleaner(self._checkpoints, self.clock, self._given_up)
         self._logs: dict[_Key, PartitionLog] = {}
         self._offline: dict[_Key, str] = {}
         self._leader_epoch = 0
@@ -269,6 +271,7 @@ class LogManager:
                 for log in self.partitions():
                     if log.config.compact:
                         await self.compact(log)
+            await self._given_up.drop_due()
             doomed, self._doomed = self._doomed, []
             for directory in doomed:
                 await asyncio.to_thread(self.disk.remove_tree, directory)
@@ -303,7 +306,7 @@ class LogManager:
             crash_point("broker.log.retention_renamed")
         log.epochs.cut(log.log_start_offset, log.log_end_offset)
         _log.info("%r gave up %d segments", log, count)
-        await asyncio.to_thread(drop_files, self.disk, log.directory, away)
+        await self._given_up.take(log, away)
 
     async def _move_log_start(self, log: PartitionLog, start: int) -> None:
         await self._sync(log, start)

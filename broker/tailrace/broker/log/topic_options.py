@@ -82,9 +82,9 @@ def _gzip_level(text: str) -> Mapping[str, object]:
 
 
 def _cleanup_policy(text: str) -> Mapping[str, object]:
-    policies = {policy.strip() for policy in text.split(",")}
+    policies = {policy.strip() for policy in text.split(",")} if text.strip() else set()
     if not policies <= {"compact", "delete"}:
-        raise ValueError("is not compact, delete, or both")
+        raise ValueError("is not compact, delete, both, or empty")
     return {"compact": "compact" in policies, "delete": "delete" in policies}
 
 
@@ -135,7 +135,7 @@ _OBEYED = (
         "cleanup.policy",
         _LIST,
         "delete",
-        "delete: old segments go; compact: the latest record of every key stays; or both.",
+        "delete: old segments go; compact: the latest record of every key stays; both; empty: all stays.",
         _cleanup_policy,
         "log.cleanup.policy",
     ),
@@ -178,6 +178,14 @@ _OBEYED = (
         "How long compaction keeps tombstones and markers of transactions.",
         _number("delete_retention_ms", 0, LONG),
         "log.cleaner.delete.retention.ms",
+    ),
+    TopicOption(
+        "file.delete.delay.ms",
+        _LONG,
+        "0",
+        "How long the files of a segment that was given up stay on the disk.",
+        _number("file_delete_delay_ms", 0, LONG),
+        "log.segment.delete.delay.ms",
     ),
     TopicOption(
         "flush.messages",
@@ -286,13 +294,6 @@ _OBEYED = (
     ),
 )
 _HELD = (
-    _fixed(
-        "file.delete.delay.ms",
-        _LONG,
-        "0",
-        "files are removed as soon as nobody reads them",
-        "log.segment.delete.delay.ms",
-    ),
     _fixed("follower.replication.throttled.replicas", _LIST, "", _ONE_REPLICA),
     _fixed(
         "index.interval.bytes",

@@ -45,6 +45,24 @@ def test_segments_go_when_their_last_record_is_too_old(at: Harness) -> None:
     assert (at.log.log_start_offset, at.values()) == (20, before)
 
 
+def test_files_of_given_up_segments_stay_as_long_as_the_topic_says(at: Harness) -> None:
+    config = TopicConfig(segment_bytes=1024, retention_ms=10 * MINUTE_MS, file_delete_delay_ms=MINUTE_MS)
+    at.logs.configure("orders", config)
+    minutes(at, 30)
+    maintain(at)
+    away = sorted(at.directory.glob("*.log.deleted"))
+    assert [int(path.name.partition(".")[0]) for path in away] == list(range(0, 20, 2))
+    at.clock.at_ms += MINUTE_MS - 1
+    maintain(at)
+    assert sorted(at.directory.glob("*.log.deleted")) == away
+    at.clock.at_ms += 1
+    maintain(at)
+    assert not {*away} & {*at.directory.glob("*.deleted")}
+    before = at.values()
+    at.crash_and_start()
+    assert at.values() == before and not list(at.directory.glob("*.deleted"))
+
+
 def test_the_newest_segment_goes_too_when_all_is_old(at: Harness) -> None:
     minutes(at, 5)
     at.clock.at_ms += 20 * MINUTE_MS
