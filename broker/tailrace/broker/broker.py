@@ -11,6 +11,7 @@ from tailrace.broker.cluster_store import ClusterStore
 from tailrace.broker.config import BrokerConfig
 from tailrace.broker.coordinator.consumer_group.catalog import TopicCatalog
 from tailrace.broker.coordinator.consumer_group.coordinator import ConsumerGroupLimits
+from tailrace.broker.coordinator.consumer_group.migration import MigrationPolicy
 from tailrace.broker.coordinator.group_log import GroupLog
 from tailrace.broker.coordinator.internal_topic import CONSUMER_OFFSETS, TRANSACTION_STATE, InternalTopic
 from tailrace.broker.coordinator.rebalance import GroupLimits
@@ -92,6 +93,8 @@ class Broker:
             ConsumerGroupLimits(
                 config.group_consumer_max_size,
                 config.group_consumer_assignors,
+                MigrationPolicy(config.group_consumer_migration_policy.lower()),
+                config.group_max_size,
             ),
             self.group_configs.timings,
             TopicCatalog(self.topics),

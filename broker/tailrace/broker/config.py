@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tailrace.broker.coordinator.consumer_group.assignors import ASSIGNORS
+from tailrace.broker.coordinator.consumer_group.migration import MigrationPolicy
 from tailrace.broker.options import about, option, options_of
 from tailrace.broker.security_options import SecurityOptions
 from tailrace.changes.errors import ConfigError
@@ -121,6 +122,11 @@ class BrokerConfig(SecurityOptions):
         ("uniform", "range"),
         "Assignors that members may ask for; the first is the default.",
     )
+    group_consumer_migration_policy: str = option(
+        "group.consumer.migration.policy",
+        MigrationPolicy.BIDIRECTIONAL.value,
+        "Whether groups with members change their protocol: bidirectional, upgrade, downgrade or disabled.",
+    )
     offset_metadata_max_bytes: int = option(
         "offset.metadata.max.bytes", 4096, "Longest text that a client may store with an offset."
     )
@@ -182,6 +188,12 @@ class BrokerConfig(SecurityOptions):
             raise ConfigError(
                 "broker option group.consumer.heartbeat.interval.ms must be smaller than "
                 "group.consumer.session.timeout.ms"
+            )
+        policies = [policy.value for policy in MigrationPolicy]
+        if self.group_consumer_migration_policy.lower() not in policies:
+            raise ConfigError(
+                f"broker option group.consumer.migration.policy is {self.group_consumer_migration_policy!r}",
+                fix=f"There are {', '.join(policies)}",
             )
         unknown = [name for name in self.group_consumer_assignors if name not in ASSIGNORS]
         if unknown or not self.group_consumer_assignors:

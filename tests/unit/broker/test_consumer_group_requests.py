@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 from tests.fixtures.broker import BrokerFactory
 from tests.fixtures.wire import WireClient, create
+from tests.unit.broker.coordinator.consumer_group.classic_client import assignment, subscription
 
 from tailrace.broker.protocol import ApiKey, ErrorCode
 from tailrace.broker.protocol import messages as m
@@ -39,8 +40,8 @@ def commit(wire: WireClient, epoch: int, member_id: str = "", version: int = 9, 
     return code
 
 
-def join_classic(wire: WireClient, member_id: str = "") -> m.JoinGroupResponse:
-    protocols = [m.JoinGroupRequestProtocol("range", b"")]
+def join_classic(wire: WireClient, member_id: str = "", metadata: bytes = b"") -> m.JoinGroupResponse:
+    protocols = [m.JoinGroupRequestProtocol("range", metadata)]
     request = m.JoinGroupRequest("g", 10_000, 10_000, member_id, None, "consumer", protocols)
     answer: m.JoinGroupResponse = wire.ask(ApiKey.JOIN_GROUP, request)
     return answer
@@ -154,23 +155,51 @@ def test_a_transaction_commits_offsets_only_for_a_current_member(wire: WireClien
     assert commit_in_transaction(1, "b") == ErrorCode.UNKNOWN_MEMBER_ID
 
 
-def test_a_group_with_members_stays_of_its_kind(wire: WireClient) -> None:
-    create(wire, "t")
+def test_a_classic_member_joins_a_consumer_group_and_is_told_what_it_has(wire: WireClient) -> None:
+    create(wire, "t", 2)
     heartbeat(wire, "a")
-    assert join_classic(wire).error_code == ErrorCode.INCONSISTENT_GROUP_PROTOCOL
-    assert join_classic(wire, "x").error_code == ErrorCode.INCONSISTENT_GROUP_PROTOCOL
-    assert (
-        wire.ask(ApiKey.HEARTBEAT, m.HeartbeatRequest("g", 1, "a")).error_code == ErrorCode.UNKNOWN_MEMBER_ID
-    )
-    heartbeat(wire, "a", -1)
-    pending = join_classic(wire)
+    assert join_classic(wire).error_code == ErrorCode.INCONSISTENT_GROUP_PROTOCOL  # it says not what it reads
+    pending = join_classic(wire, metadata=subscription(["t"]))
     assert pending.error_code == ErrorCode.MEMBER_ID_REQUIRED
-    assert join_classic(wire, pending.member_id).error_code == 0
-    refused = heartbeat(wire, "a")
-    assert (refused.error_code, refused.error_message) == (
-        ErrorCode.GROUP_ID_NOT_FOUND,
-        "Group g is not a consumer group.",
+    joined = join_classic(wire, pending.member_id, subscription(["t"]))
+    assert (joined.error_code, joined.generation_id, joined.leader, joined.members) == (0, 2, "", [])
+    assert (joined.protocol_type, joined.protocol_name) == ("consumer", "range")
+    me = ("g", 2, pending.member_id)
+    synced = wire.ask(ApiKey.SYNC_GROUP, m.SyncGroupRequest(*me, None, "consumer", "range"))
+    assert (synced.error_code, synced.assignment) == (0, assignment([]))  # all is still `a`'s
+    assert wire.ask(ApiKey.HEARTBEAT, m.HeartbeatRequest(*me)).error_code == 0
+    heartbeat(wire, "a", 1, topic_partitions=[m.ConsumerGroupTopicPartitions(topic_id(wire, "t"), [0, 1])])
+    told = heartbeat(
+        wire, "a", 1, topic_partitions=[m.ConsumerGroupTopicPartitions(topic_id(wire, "t"), [0])]
     )
+    assert (told.error_code, told.member_epoch) == (0, 2)
+    assert wire.ask(ApiKey.HEARTBEAT, m.HeartbeatRequest(*me)).error_code == ErrorCode.REBALANCE_IN_PROGRESS
+    assert join_classic(wire, pending.member_id, subscription(["t"])).generation_id == 2
+    synced = wire.ask(ApiKey.SYNC_GROUP, m.SyncGroupRequest(*me, None, "consumer", "range"))
+    assert (synced.error_code, synced.assignment) == (0, assignment([("t", 1)]))
+    (group,) = wire.ask(ApiKey.CONSUMER_GROUP_DESCRIBE, m.ConsumerGroupDescribeRequest(["g"])).groups
+    assert {one.member_id: one.member_type for one in group.members} == {"a": 1, pending.member_id: 0}
+    assert commit(wire, 2, pending.member_id, 8, partition=1) == ErrorCode.NONE
+    assert commit(wire, 1, pending.member_id, 8, partition=1) == ErrorCode.ILLEGAL_GENERATION
+    wrong = m.SyncGroupRequest(*me, None, "consumer", "roundrobin")
+    assert wire.ask(ApiKey.SYNC_GROUP, wrong).error_code == ErrorCode.INCONSISTENT_GROUP_PROTOCOL
+    strange = m.SyncGroupRequest("g", 2, "a")
+    assert wire.ask(ApiKey.SYNC_GROUP, strange).error_code == ErrorCode.UNKNOWN_MEMBER_ID
+
+
+def test_a_classic_group_with_members_is_not_turned_where_the_policy_says_so(
+    broker_factory: BrokerFactory,
+) -> None:
+    broker = broker_factory(group_consumer_migration_policy="Disabled")
+    with WireClient(broker.bootstrap) as wire:
+        create(wire, "t")
+        pending = join_classic(wire, metadata=subscription(["t"]))
+        assert join_classic(wire, pending.member_id, subscription(["t"])).error_code == 0
+        refused = heartbeat(wire, "a")
+        assert (refused.error_code, refused.error_message) == (
+            ErrorCode.GROUP_ID_NOT_FOUND,
+            "Group g is not a consumer group.",
+        )
 
 
 def test_members_and_groups_and_offsets_are_removed_by_operators(wire: WireClient) -> None:
@@ -228,6 +257,7 @@ def test_the_options_of_the_consumer_protocol_are_obeyed(broker_factory: BrokerF
         ({"group_consumer_assignors": ("sticky",)}, "names sticky"),
         ({"group_consumer_assignors": ()}, "names no assignor"),
         ({"group_consumer_min_session_timeout_ms": 60_001}, "is greater than group.consumer.max.session"),
+        ({"group_consumer_migration_policy": "sometimes"}, "bidirectional, upgrade, downgrade, disabled"),
         ({"group_consumer_max_size": 0}, "group.consumer.max.size must be greater than 0"),
     ],
     ids=str,

@@ -179,6 +179,12 @@ class Group:
         member.answer_join(JoinResult(error, ""))
         member.answer_sync(SyncResult(error))
 
+    def release(self, error: ErrorCode) -> None:
+        """Answer every parked request with `error`."""
+        for member in self.members.values():
+            member.answer_join(JoinResult(error, member.member_id))
+            member.answer_sync(SyncResult(error))
+
     def rename(self, old: Member, member_id: str) -> Member:
         """Give a static member its new id; the old process is fenced."""
         old.answer_join(JoinResult(ErrorCode.FENCED_INSTANCE_ID, old.member_id))

@@ -1,29 +1,39 @@
 """Groups and offsets on `__consumer_offsets`: what is committed, from the log and into it.
 
 A group is of one kind: classic, or of the consumer protocol (KIP-848).  While it has no members it becomes of the
-other kind with the first member that joins so; its offsets stay.
+other kind with the first member that joins so, and with members as the migration policy allows; its offsets stay.
 """
 
 import asyncio
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from tailrace.broker.coordinator.consumer_group.coordinator import (
     ConsumerGroupLimits,
     ConsumerGroups,
     TimingsOf,
 )
+from tailrace.broker.coordinator.consumer_group.errors import GroupRefusal
 from tailrace.broker.coordinator.consumer_group.group import ConsumerGroup
 from tailrace.broker.coordinator.consumer_group.heartbeat import Answer, Catalog, Heartbeat
 from tailrace.broker.coordinator.consumer_group.member import JOINING_EPOCH
+from tailrace.broker.coordinator.consumer_group.migration import downgraded, upgraded
 from tailrace.broker.coordinator.consumer_group.records import Change, decode, encode
 from tailrace.broker.coordinator.elapsed import Elapsed
-from tailrace.broker.coordinator.group import Group, GroupState
+from tailrace.broker.coordinator.group import (
+    Group,
+    GroupState,
+    JoinRequest,
+    JoinResult,
+    SyncRequest,
+    SyncResult,
+)
 from tailrace.broker.coordinator.groups import GroupCoordinator
 from tailrace.broker.coordinator.internal_topic import InternalTopic, KeyValue, Receipt
 from tailrace.broker.coordinator.offsets import OffsetStore
-from tailrace.broker.coordinator.rebalance import GroupLimits
+from tailrace.broker.coordinator.rebalance import GroupLimits, describe
 from tailrace.broker.coordinator.schemas import (
     GroupMetadata,
     OffsetKey,
@@ -36,6 +46,8 @@ from tailrace.broker.protocol import ErrorCode
 from tailrace.changes import crash_point
 
 _log = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
 
 
 class GroupLog:
@@ -56,8 +68,9 @@ class GroupLog:
     ) -> None:
         self.groups = GroupCoordinator(limits, self._persist_group)
         self.consumer_groups = ConsumerGroups(
-            consumer_limits, catalog, self._write_consumer_group, timings_of
+            consumer_limits, catalog, self._write_consumer_group, self._turn_classic, timings_of
         )
+        self._catalog = catalog
         self.offsets = OffsetStore()
         self._topic = topic
         self._clock = clock
@@ -105,25 +118,75 @@ class GroupLog:
             self.groups.ensure(group_id, now_ms)
 
     async def heartbeat(self, said: Heartbeat) -> Answer:
-        """ConsumerGroupHeartbeat; an empty classic group becomes one of the consumer protocol.
-
-        A classic group with members is refused, as Kafka does with the migration policy `disabled`.
-        """
-        classic = self.groups.get(said.group_id)
-        if classic is not None and (said.epoch != JOINING_EPOCH or classic.state is not GroupState.EMPTY):
-            text = f"Group {said.group_id} is not a consumer group."
-            return Answer(ErrorCode.GROUP_ID_NOT_FOUND, text, said.member_id)
+        """ConsumerGroupHeartbeat; a classic group becomes one of the consumer protocol with who joins it so."""
         try:
-            answer = self.consumer_groups.heartbeat(said, self._clock.now_ms())
+            former = self._upgraded(said)
+            answer = self.consumer_groups.heartbeat(said, self._clock.now_ms(), former)
+        except GroupRefusal as refusal:
+            return Answer(refusal.code, str(refusal), said.member_id)
         except LogError as error:
             return Answer(ErrorCode.COORDINATOR_NOT_AVAILABLE, str(error), said.member_id)
         await self.settled(said.group_id)
         return answer
 
-    async def leave_consumer_group(
-        self, group_id: str, leaving: Sequence[tuple[str, str | None]]
-    ) -> list[ErrorCode]:
-        """LeaveGroup on a consumer group, durable on return."""
+    def _upgraded(self, said: Heartbeat) -> Sequence[Change]:
+        """What a classic group with members becomes, if it may.  Raises GroupRefusal: GROUP_ID_NOT_FOUND."""
+        classic, limits = self.groups.get(said.group_id), self.consumer_groups.limits
+        joins = said.epoch == JOINING_EPOCH
+        if classic is None or (joins and classic.state is GroupState.EMPTY):
+            return ()
+        if not joins or not limits.migration.upgrades or len(classic.members) > limits.max_size:
+            raise GroupRefusal(
+                ErrorCode.GROUP_ID_NOT_FOUND, f"Group {said.group_id} is not a consumer group."
+            )
+        return upgraded(classic, self._catalog)
+
+    def _turn_classic(self, group: ConsumerGroup, left: ConsumerGroup) -> None:
+        now_ms = self._clock.now_ms()
+        classic = downgraded(left, now_ms)
+        records = [*_tombstones(group), (encode_group_key(group.group_id), describe(classic).encode())]
+        receipt = self._topic.append(self.partition_of(group.group_id), records)
+        self._forget_consumer_group(group.group_id)
+        self.groups.take_over(classic, now_ms)
+        self._unsettled[group.group_id] = receipt
+        self._topic.flush_soon(receipt)
+
+    async def join(self, request: JoinRequest) -> JoinResult:
+        """JoinGroup, of a group of either protocol; what the answer says is durable."""
+        now_ms = self._clock.now_ms()
+        if error := self.groups.check_join(request):
+            return JoinResult(error, request.member_id)
+        try:
+            if self._has_members(request.group_id):
+                result = self.consumer_groups.join(request, now_ms)
+                if result is not None:
+                    await self.settled(request.group_id)
+                    return result
+            else:
+                self._make_way_for_classic(request.group_id)
+        except LogError:
+            return JoinResult(ErrorCode.COORDINATOR_NOT_AVAILABLE, request.member_id)
+        return await _parked(lambda reply: self.groups.join(request, now_ms, reply))
+
+    async def sync(self, request: SyncRequest) -> SyncResult:
+        """SyncGroup: answered when the assignment is durable."""
+        now_ms = self._clock.now_ms()
+        if self._has_members(request.group_id):
+            return self.consumer_groups.sync(request, now_ms)
+        return await _parked(lambda reply: self.groups.sync(request, now_ms, reply))
+
+    def classic_heartbeat(
+        self, group_id: str, generation: int, member_id: str, instance_id: str | None
+    ) -> ErrorCode:
+        """Heartbeat of a classic member: REBALANCE_IN_PROGRESS tells it to join again."""
+        in_consumer_group = self._has_members(group_id)
+        beat = self.consumer_groups.classic_heartbeat if in_consumer_group else self.groups.heartbeat
+        return beat(group_id, generation, member_id, instance_id, self._clock.now_ms())
+
+    async def leave(self, group_id: str, leaving: Sequence[tuple[str, str | None]]) -> list[ErrorCode]:
+        """LeaveGroup; on a consumer group durable on return."""
+        if self.consumer_groups.get(group_id) is None:
+            return self.groups.leave(group_id, leaving, self._clock.now_ms())
         try:
             errors = self.consumer_groups.leave(group_id, leaving)
         except LogError:
@@ -131,23 +194,18 @@ class GroupLog:
         await self.settled(group_id)
         return errors
 
-    def make_way_for_classic(self, group_id: str) -> ErrorCode:
-        """Before a classic join: a consumer group without members becomes an empty classic one.
-
-        INCONSISTENT_GROUP_PROTOCOL: it has members.
-        """
+    def _has_members(self, group_id: str) -> bool:
+        """Whether it is a consumer group with members: then classic ones join in."""
         group = self.consumer_groups.get(group_id)
-        if group is None:
-            return ErrorCode.NONE
-        if group.subscriptions:
-            return ErrorCode.INCONSISTENT_GROUP_PROTOCOL
-        try:
+        return group is not None and bool(group.subscriptions)
+
+    def _make_way_for_classic(self, group_id: str) -> None:
+        """Before a classic join a consumer group without members becomes an empty classic one.  Raises LogError."""
+        group = self.consumer_groups.get(group_id)
+        if group is not None:
             self._topic.append(self.partition_of(group_id), _tombstones(group))
-        except LogError:
-            return ErrorCode.COORDINATOR_NOT_AVAILABLE
-        self._forget_consumer_group(group_id)
-        self.groups.ensure(group_id, self._clock.now_ms())
-        return ErrorCode.NONE
+            self._forget_consumer_group(group_id)
+            self.groups.ensure(group_id, self._clock.now_ms())
 
     async def settled(self, group_id: str) -> None:
         """Return when all changes of the consumer group so far are durable."""
@@ -164,7 +222,7 @@ class GroupLog:
             records.insert(0, (encode_group_key(group_id), None))
         receipt = self._topic.append(self.partition_of(group_id), records)
         if replaces:
-            self.groups.forget(group_id)
+            self.groups.hand_over(group_id)
         self._unsettled[group_id] = receipt
         self._topic.flush_soon(receipt)
 
@@ -285,6 +343,18 @@ class GroupLog:
     async def _finish_group(self, receipt: Receipt, done: Callable[[bool], None]) -> None:
         await self._topic.durable(receipt)
         done(True)
+
+
+async def _parked(start: Callable[[Callable[[_Result], None]], None]) -> _Result:
+    """What the coordinator answers through its callback, whenever that is."""
+    answer: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
+
+    def reply(result: _Result) -> None:
+        if not answer.done():
+            answer.set_result(result)
+
+    start(reply)
+    return await answer
 
 
 def _tombstones(group: ConsumerGroup) -> list[KeyValue]:

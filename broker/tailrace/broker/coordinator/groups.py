@@ -76,6 +76,23 @@ class GroupCoordinator:
         group.leader = stored.leader
         self._groups[group_id] = group
 
+        if stored.members and stored.leader is None:  # it was a consumer group until now (`take_over`)
+            self._rebalances.start(group, now_ms)
+
+    def take_over(self, group: Group, now_ms: int) -> None:
+        """A consumer group has become a classic one, and the log says so: its members rebalance at once."""
+        self._groups[group.group_id] = group
+        for member in group.members.values():
+            keep_alive(member, now_ms)
+        self._rebalances.start(group, now_ms)
+
+    def hand_over(self, group_id: str) -> None:
+        """Drop a group that is one of the consumer protocol now: who is parked shall join it there."""
+        group = self._groups.get(group_id)
+        self.forget(group_id)
+        if group is not None:
+            group.release(ErrorCode.REBALANCE_IN_PROGRESS)
+
     def forget(self, group_id: str) -> None:
         """Drop a group whose deletion is in the log."""
         group = self._groups.pop(group_id, None)
@@ -203,9 +220,7 @@ class GroupCoordinator:
     def release_parked(self) -> None:
         """Answer every parked request with NOT_COORDINATOR: the broker stops."""
         for group in self._groups.values():
-            for member in group.members.values():
-                member.answer_join(JoinResult(ErrorCode.NOT_COORDINATOR, member.member_id))
-                member.answer_sync(SyncResult(ErrorCode.NOT_COORDINATOR))
+            group.release(ErrorCode.NOT_COORDINATOR)
 
     def tick(self, now_ms: int) -> None:
         """Expire sessions, handed-out member ids and deadlines of rebalances."""
@@ -237,12 +252,18 @@ class GroupCoordinator:
 
     # -- joining ---------------------------------------------------------------------------------------
 
-    def _refuse_join(self, request: JoinRequest, now_ms: int) -> ErrorCode:
+    def check_join(self, request: JoinRequest) -> ErrorCode:
+        """What can be seen of a JoinGroup without the group."""
         if not request.group_id:
             return ErrorCode.INVALID_GROUP_ID
         low, high = self._limits.min_session_timeout_ms, self._limits.max_session_timeout_ms
         if not low <= request.session_timeout_ms <= high:
             return ErrorCode.INVALID_SESSION_TIMEOUT
+        return ErrorCode.NONE
+
+    def _refuse_join(self, request: JoinRequest, now_ms: int) -> ErrorCode:
+        if error := self.check_join(request):
+            return error
         group = self._groups.get(request.group_id)
         if group is None:
             if request.member_id:

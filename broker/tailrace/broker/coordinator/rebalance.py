@@ -39,7 +39,6 @@ class Rebalances:
             initial = group.state is GroupState.EMPTY
             if group.state is GroupState.COMPLETING:
                 for member in group.members.values():
-                    member.assignment = b""
                     member.answer_sync(SyncResult(ErrorCode.REBALANCE_IN_PROGRESS))
             group.pending_syncs.clear()
             group.move(GroupState.PREPARING, now_ms)
@@ -106,7 +105,6 @@ class Rebalances:
                 return
             if not durable:
                 for member in group.members.values():
-                    member.assignment = b""
                     member.answer_sync(SyncResult(ErrorCode.COORDINATOR_NOT_AVAILABLE))
                 self.start(group, now_ms)
                 return

@@ -27,7 +27,7 @@ from tailrace.security.acls import Operation, ResourceType
 _FIRST_VERSION_WITH_OWN_IDS = 1
 _GROUP_OPERATIONS = sum(1 << operation for operation in (3, 6, 8))
 _NOT_ASKED = -(2**31)
-_CONSUMER = 1
+_CLASSIC, _CONSUMER = 0, 1
 
 
 async def consumer_group_heartbeat(
@@ -136,7 +136,7 @@ def _member(
         said.pattern,
         _named(context, progress.assigned),
         _named(context, group.targets.get(member_id, frozenset())),
-        _CONSUMER,
+        _CONSUMER if said.classic is None else _CLASSIC,
     )
 
 

@@ -1,19 +1,13 @@
 """FindCoordinator (10) and the classic group protocol: JoinGroup (11) to ListGroups (16), DeleteGroups (42).
 
-LeaveGroup, ListGroups and DeleteGroups are for groups of the consumer protocol too.
+Groups of the consumer protocol can have classic members, so that only DescribeGroups is for classic groups alone.
 """
-
-import asyncio
-from collections.abc import Callable
-from typing import TypeVar
 
 from tailrace.broker.coordinator.group import (
     Group,
     GroupState,
     JoinRequest,
-    JoinResult,
     SyncRequest,
-    SyncResult,
 )
 from tailrace.broker.handlers.context import RequestContext
 from tailrace.broker.log import LogError
@@ -51,8 +45,6 @@ _GROUP_OPERATIONS = sum(1 << operation for operation in (3, 6, 8))
 _NOT_ASKED = -(2**31)
 _CLASSIC, _CONSUMER = "classic", "consumer"
 
-_Result = TypeVar("_Result")
-
 
 def find_coordinator(context: RequestContext, request: FindCoordinatorRequest) -> FindCoordinatorResponse:
     """This broker coordinates every group and every transactional id."""
@@ -73,11 +65,6 @@ def find_coordinator(context: RequestContext, request: FindCoordinatorRequest) -
 
 async def join_group(context: RequestContext, request: JoinGroupRequest) -> JoinGroupResponse:
     """Answered when the rebalance completes, or at once where there is none."""
-    log = context.broker.group_log
-    error = log.make_way_for_classic(request.group_id)
-    if error:
-        return JoinGroupResponse(0, error, -1, protocol_name="", member_id=request.member_id)
-    groups = log.groups
     rebalance_ms = request.rebalance_timeout_ms
     join = JoinRequest(
         request.group_id,
@@ -92,7 +79,7 @@ async def join_group(context: RequestContext, request: JoinGroupRequest) -> Join
         require_known_member_id=context.version >= 4,
         can_skip_assignment=context.version >= 9,
     )
-    result: JoinResult = await _parked(lambda reply: groups.join(join, context.broker.clock.now_ms(), reply))
+    result = await context.broker.group_log.join(join)
     # before v7 the protocol name cannot be null
     protocol = result.protocol if result.protocol is not None or context.version >= 7 else ""
     return JoinGroupResponse(
@@ -110,7 +97,6 @@ async def join_group(context: RequestContext, request: JoinGroupRequest) -> Join
 
 async def sync_group(context: RequestContext, request: SyncGroupRequest) -> SyncGroupResponse:
     """Answered when the leader's assignment is durable."""
-    groups = context.broker.group_log.groups
     sync = SyncRequest(
         request.group_id,
         request.generation_id,
@@ -120,30 +106,14 @@ async def sync_group(context: RequestContext, request: SyncGroupRequest) -> Sync
         request.protocol_name,
         {entry.member_id: entry.assignment for entry in request.assignments},
     )
-    result: SyncResult = await _parked(lambda reply: groups.sync(sync, context.broker.clock.now_ms(), reply))
+    result = await context.broker.group_log.sync(sync)
     return SyncGroupResponse(0, result.error, result.protocol_type, result.protocol, result.assignment)
-
-
-async def _parked(start: Callable[[Callable[[_Result], None]], None]) -> _Result:
-    """What the coordinator answers through its callback, whenever that is."""
-    answer: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
-
-    def reply(result: _Result) -> None:
-        if not answer.done():
-            answer.set_result(result)
-
-    start(reply)
-    return await answer
 
 
 def heartbeat(context: RequestContext, request: HeartbeatRequest) -> HeartbeatResponse:
     """REBALANCE_IN_PROGRESS: join again."""
-    error = context.broker.group_log.groups.heartbeat(
-        request.group_id,
-        request.generation_id,
-        request.member_id,
-        request.group_instance_id,
-        context.broker.clock.now_ms(),
+    error = context.broker.group_log.classic_heartbeat(
+        request.group_id, request.generation_id, request.member_id, request.group_instance_id
     )
     return HeartbeatResponse(0, error)
 
@@ -156,10 +126,7 @@ async def leave_group(context: RequestContext, request: LeaveGroupRequest) -> Le
     single = context.version < 3
     members = [LeaveGroupMember(request.member_id)] if single else request.members
     leaving = [(member.member_id, member.group_instance_id) for member in members]
-    if log.consumer_groups.get(request.group_id) is not None:
-        errors = await log.leave_consumer_group(request.group_id, leaving)
-    else:
-        errors = log.groups.leave(request.group_id, leaving, context.broker.clock.now_ms())
+    errors = await log.leave(request.group_id, leaving)
     if single:
         return LeaveGroupResponse(0, errors[0])
     return LeaveGroupResponse(

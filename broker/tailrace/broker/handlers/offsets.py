@@ -115,8 +115,8 @@ def _check_member(context: RequestContext, request: OffsetCommitRequest, now_ms:
     group = log.consumer_groups.get(request.group_id)
     if group is not None:
         code = log.consumer_groups.check_commit(*who, transactional=False)
-        known = code is not ErrorCode.UNKNOWN_MEMBER_ID and group.subscriptions
-        too_old = known and version < _FIRST_VERSION_WITH_EPOCHS
+        said = group.subscriptions.get(request.member_id)
+        too_old = said is not None and said.classic is None and version < _FIRST_VERSION_WITH_EPOCHS
         return ErrorCode.UNSUPPORTED_VERSION if too_old else code
     code = log.groups.check_commit(*who, now_ms, transactional=False)
     unknown = code is ErrorCode.ILLEGAL_GENERATION and log.groups.get(request.group_id) is None

@@ -12,6 +12,7 @@ from tests.unit.broker.log.harness import NOW_MS, ManualClock
 
 from tailrace.broker.coordinator.consumer_group.catalog import TopicCatalog
 from tailrace.broker.coordinator.consumer_group.coordinator import ConsumerGroupLimits, Timings
+from tailrace.broker.coordinator.consumer_group.migration import MigrationPolicy
 from tailrace.broker.coordinator.group import GroupState, JoinRequest, SyncRequest
 from tailrace.broker.coordinator.group_log import GroupLog
 from tailrace.broker.coordinator.internal_topic import CONSUMER_OFFSETS, InternalTopic
@@ -28,7 +29,12 @@ PARTITIONS = 3
 class Node:
     """The storage of one broker start, with its group log replayed."""
 
-    def __init__(self, data_dir: Path, now_ms: int = NOW_MS) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        now_ms: int = NOW_MS,
+        migration: MigrationPolicy = MigrationPolicy.BIDIRECTIONAL,
+    ) -> None:
         self.clock = ManualClock(now_ms)
         self.logs = LogManager(data_dir, clock=self.clock)
         self.topics = Topics(data_dir, self.logs)
@@ -44,7 +50,7 @@ class Node:
         self.log = GroupLog(
             topic,
             GroupLimits(),
-            ConsumerGroupLimits(),
+            ConsumerGroupLimits(migration=migration),
             lambda _: Timings(),
             TopicCatalog(self.topics),
             self.clock,

@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from tests.unit.broker.coordinator.consumer_group.classic_client import assignment, subscription
 from tests.unit.broker.coordinator.consumer_group.world import state_of
 from tests.unit.broker.coordinator.test_group_log import Node
 from tests.unit.broker.log.harness import NOW_MS
 
-from tailrace.broker.coordinator.group import Group, GroupState, JoinRequest, SyncRequest
+from tailrace.broker.coordinator.group import Group, GroupState, JoinRequest, JoinResult, SyncRequest
 from tailrace.broker.coordinator.internal_topic import CONSUMER_OFFSETS, TRANSACTION_STATE, InternalTopic
 from tailrace.broker.coordinator.rebalance import describe
 from tailrace.broker.coordinator.schemas import (
@@ -159,6 +160,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
         self.who: dict[str, ProducerIdentity] = {}
         self.sequences: dict[tuple[int, int, int], int] = {}
         self.members: dict[str, dict[str, int]] = {"a": {}, "b": {}}
+        self.parked: set[asyncio.Task[JoinResult]] = set()
         self.node: FullNode
 
     @initialize(version=st.sampled_from([0, 2]))
@@ -167,12 +169,20 @@ class CoordinatorMachine(RuleBasedStateMachine):
         self.run(self.open(NOW_MS))
 
     def teardown(self) -> None:
+        self.run(self.hang_up())
         self.run(self.node.close())
         self.runner.close()
         shutil.rmtree(self.root)
 
     def run(self, story: Coroutine[Any, Any, _T]) -> _T:
         return self.runner.run(story)
+
+    async def hang_up(self) -> None:
+        """The connections of all who wait for a rebalance are gone."""
+        for task in self.parked:
+            task.cancel()
+        await asyncio.gather(*self.parked, return_exceptions=True)
+        self.parked.clear()
 
     async def open(self, now_ms: int) -> None:
         self.node = FullNode(self.root, now_ms, lambda: self.version)
@@ -294,12 +304,8 @@ class CoordinatorMachine(RuleBasedStateMachine):
 
     @rule(group=GROUPS, instance=st.sampled_from([None, None, "i"]), back=st.booleans())
     def join(self, group: str, instance: str | None, back: bool) -> None:
-        if self.node.log.make_way_for_classic(group) is not ErrorCode.NONE:
-            return
-        found = self.node.log.groups.get(group)
-        old = next(iter(found.members), "") if found and back and instance is None else ""
-        if old and found and found.members[old].instance_id is not None:
-            return
+        dynamic = [who for who, instance_id in self.classic_members(group).items() if instance_id is None]
+        old = dynamic[0] if dynamic and back and instance is None else ""
         request = JoinRequest(
             group,
             old,
@@ -309,16 +315,26 @@ class CoordinatorMachine(RuleBasedStateMachine):
             SESSION_MS,
             SESSION_MS,
             "consumer",
-            (("range", b"m"),),
+            (("range", subscription([TOPIC])),),
             False,
             True,
         )
 
         async def joined() -> None:
-            self.node.log.groups.join(request, self.node.clock.now_ms(), lambda _: None)
+            self.parked.add(asyncio.create_task(self.node.log.join(request)))
+            await asyncio.sleep(0)
             await asyncio.gather(*self.node.log._writing)
+            await self.node.log.settled(group)
 
         self.run(joined())
+
+    def classic_members(self, group: str) -> dict[str, str | None]:
+        """Instance ids of the members that speak the classic protocol."""
+        classic, other = self.node.log.groups.get(group), self.node.log.consumer_groups.get(group)
+        if classic is not None:
+            return {member.member_id: member.instance_id for member in classic.members.values()}
+        said = other.subscriptions if other is not None else {}
+        return {member_id: one.instance_id for member_id, one in said.items() if one.classic is not None}
 
     @rule(group=GROUPS)
     def sync(self, group: str) -> None:
@@ -326,7 +342,10 @@ class CoordinatorMachine(RuleBasedStateMachine):
         if found is None or found.leader not in found.members:
             return
         leader = found.members[found.leader]
-        assignments = {member_id: b"%d" % number for number, member_id in enumerate(found.members)}
+        shares: dict[str, set[tuple[str, int]]] = {member_id: set() for member_id in found.members}
+        for number in range(PARTITIONS):
+            shares[list(shares)[number % len(shares)]].add((TOPIC, number))
+        assignments = {member_id: assignment(places) for member_id, places in shares.items()}
         request = SyncRequest(
             group, found.generation, leader.member_id, leader.instance_id, None, None, assignments
         )
@@ -375,6 +394,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
 
     async def _restart(self, crash: bool, now_ms: int) -> None:
         self.node.full = set()
+        await self.hang_up()
         await self.node.transactions.tick()
         await self.node.flusher.wait_durable((log, log.log_end_offset) for log in self.node.logs.partitions())
         before, groups = self.node.known(), {group.group_id: settled(group) for group in self.node.log.groups}

@@ -9,5 +9,8 @@ patterns    topics by regular expression
 assignors   who shall have which partition: uniform, range
 reconcile   the next step of one member towards that
 heartbeat   what a member says: checked, and turned into records
-coordinator all groups, and what time does to their members
+classic     members of such a group that speak the classic protocol
+migration   a group with members becomes one of the other protocol
+timers      what time does to the members
+coordinator all groups
 """

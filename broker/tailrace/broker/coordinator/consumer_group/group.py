@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from tailrace.broker.coordinator.consumer_group.member import (
     AWAY_EPOCH,
+    ClassicSide,
     Place,
     Progress,
     Subscription,
@@ -120,6 +121,10 @@ class ConsumerGroup:
     def is_away(self, member_id: str) -> bool:
         """Whether it is a static member that left for a while."""
         return self.progress_of(member_id).epoch == AWAY_EPOCH
+
+    def classic_members(self) -> list[ClassicSide]:
+        """Of the members that speak the classic protocol, what only they have."""
+        return [said.classic for said in self.subscriptions.values() if said.classic is not None]
 
     def topics_of(self, subscription: Subscription) -> frozenset[str]:
         """Names that a member subscribes to, by itself and by its pattern."""

@@ -17,6 +17,7 @@ from tailrace.broker.coordinator.consumer_group.member import (
     JOINING_EPOCH,
     LEAVING_EPOCH,
     NOTHING,
+    ClassicSide,
     Place,
     Progress,
     Subscription,
@@ -58,7 +59,7 @@ class Heartbeat:
     """ConsumerGroupHeartbeat without its wire form; None: as before.
 
     `names_itself`: v1 and later, where the client makes the member id.  `may_see`: topics that the client may
-    describe; a pattern finds only these.
+    describe; a pattern finds only these.  `classic`: it is the JoinGroup of a member that speaks the classic protocol.
     """
 
     group_id: str
@@ -75,6 +76,7 @@ class Heartbeat:
     client_host: str = ""
     names_itself: bool = True
     may_see: Callable[[str], bool] = lambda _: True
+    classic: ClassicSide | None = None
 
     @property
     def is_full(self) -> bool:
@@ -180,13 +182,16 @@ def _enter(draft: Draft, said: Heartbeat, member_id: str) -> None:
         check_holder(group, said.instance_id, member_id)
         _check_epoch(group.progress_of(member_id), said)
     elif holder is not None:
-        if not group.is_away(holder):
+        # only between two of the consumer protocol must the former process have left
+        both = said.classic is None and group.subscriptions[holder].classic is None
+        if both and not group.is_away(holder):
             raise GroupRefusal(
                 ErrorCode.UNRELEASED_INSTANCE_ID,
                 f"Static member {member_id} with instance id {said.instance_id} cannot join the group because "
                 f"the instance id is owned by {holder} member.",
             )
-        draft.replace_member(holder, member_id)
+        if said.classic is None or holder != member_id:
+            draft.replace_member(holder, member_id)
 
 
 def check_holder(group: ConsumerGroup, instance_id: str, member_id: str) -> None:
@@ -229,6 +234,7 @@ def _subscribe(draft: Draft, said: Heartbeat, member_id: str, catalog: Catalog, 
         topics=before.topics if said.topics is None else said.topics,
         pattern=before.pattern if said.pattern is None else said.pattern or None,
         assignor=before.assignor if said.assignor is None else said.assignor,
+        classic=said.classic,
     )
     if said.rebalance_timeout_ms != -1:
         after = replace(after, rebalance_timeout_ms=said.rebalance_timeout_ms)

@@ -28,8 +28,21 @@ class MemberState(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class ClassicSide:
+    """What else a member has that speaks the classic protocol; `protocols`: name and metadata, its favourite first."""
+
+    session_timeout_ms: int
+    protocols: tuple[tuple[str, bytes], ...]
+
+    @property
+    def favourite(self) -> str:
+        """The assignor by whose name the member is answered; none is used."""
+        return self.protocols[0][0]
+
+
+@dataclass(frozen=True, slots=True)
 class Subscription:
-    """What a member said about itself; it says only what changed."""
+    """What a member said about itself; it says only what changed.  `classic` None: it speaks the consumer protocol."""
 
     instance_id: str | None = None
     rack_id: str | None = None
@@ -39,6 +52,7 @@ class Subscription:
     topics: frozenset[str] = frozenset()
     pattern: str | None = None
     assignor: str | None = None
+    classic: ClassicSide | None = None
 
 
 @dataclass(frozen=True, slots=True)

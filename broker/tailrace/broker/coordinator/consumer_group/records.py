@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tailrace.broker.coordinator.consumer_group.member import (
+    ClassicSide,
     MemberState,
     Place,
     Progress,
@@ -138,6 +139,13 @@ def _subscription(said: Subscription) -> wire.ConsumerGroupMemberMetadataValue:
         said.pattern,
         said.rebalance_timeout_ms,
         said.assignor,
+        None if said.classic is None else _classic_side(said.classic),
+    )
+
+
+def _classic_side(side: ClassicSide) -> wire.ClassicMemberMetadata:
+    return wire.ClassicMemberMetadata(
+        side.session_timeout_ms, [wire.ClassicProtocol(name, metadata) for name, metadata in side.protocols]
     )
 
 
@@ -209,6 +217,16 @@ def _read_subscription(raw: bytes) -> Subscription:
         frozenset(value.subscribed_topic_names),
         value.subscribed_topic_regex,
         value.server_assignor,
+        None if value.classic_member_metadata is None else _read_classic_side(value.classic_member_metadata),
+    )
+
+
+def _read_classic_side(value: wire.ClassicMemberMetadata) -> ClassicSide:
+    if not value.supported_protocols:
+        raise MalformedMessageError("a member's record: a classic member without a protocol")
+    return ClassicSide(
+        value.session_timeout_ms,
+        tuple((protocol.name, protocol.metadata) for protocol in value.supported_protocols),
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.unit.broker.coordinator.test_group_log import Node
 
 from tailrace.broker.coordinator.consumer_group.heartbeat import Heartbeat
-from tailrace.broker.coordinator.group import JoinRequest, JoinResult
+from tailrace.broker.coordinator.group import JoinRequest
 from tailrace.broker.coordinator.schemas import OffsetValue
 from tailrace.broker.protocol import ErrorCode
 
@@ -55,15 +55,12 @@ def test_a_classic_join_takes_an_empty_group_over_with_its_offsets(tmp_path: Pat
     async def story(node: Node) -> None:
         await join(node, "t")
         await commit(node, "t")
-        assert node.log.make_way_for_classic("g") is ErrorCode.INCONSISTENT_GROUP_PROTOCOL
         await node.log.heartbeat(Heartbeat("g", "m", -1))
-        assert node.log.make_way_for_classic("g") is ErrorCode.NONE
-        results: list[JoinResult] = []
         request = JoinRequest(
             "g", "", None, "c", "/h", 10_000, 10_000, "consumer", (("range", b""),), False, True
         )
-        node.log.groups.join(request, node.clock.now_ms(), results.append)
-        assert results[0].error is ErrorCode.NONE
+        assert (await node.log.join(request)).error is ErrorCode.NONE
+        assert node.log.consumer_groups.get("g") is None
         refused = await node.log.heartbeat(Heartbeat("g", "m", 0))
         assert refused.error is ErrorCode.GROUP_ID_NOT_FOUND
         assert set(node.offsets()["g"]) == {("t", 0)}

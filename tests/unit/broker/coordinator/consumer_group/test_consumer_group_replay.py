@@ -6,11 +6,12 @@ from unittest.mock import patch
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import rule
+from hypothesis.stateful import invariant, rule
 from tests.unit.broker.coordinator.test_group_log import Node
 from tests.unit.broker.coordinator.test_replay import GROUPS, TOPIC, CoordinatorMachine
 
 from tailrace.broker.coordinator.consumer_group.heartbeat import Answer, Heartbeat
+from tailrace.broker.coordinator.group import SyncRequest
 from tailrace.broker.coordinator.internal_topic import Receipt
 
 MEMBERS = st.sampled_from(["m", "n", "o"])
@@ -44,13 +45,29 @@ class BothProtocolsMachine(CoordinatorMachine):
         self.run(told())
 
     @rule(group=GROUPS)
+    def go_on_as_classic_members(self, group: str) -> None:
+        found = self.node.log.consumer_groups.get(group)
+        for member_id, instance_id in self.classic_members(group).items() if found else ():
+            assert found is not None
+            epoch = found.progress_of(member_id).epoch
+            request = SyncRequest(group, epoch, member_id, instance_id, None, None, {})
+            self.run(self.node.log.sync(request))
+            self.node.log.classic_heartbeat(group, epoch, member_id, instance_id)
+
+    @invariant()
+    def no_partition_has_two_members(self) -> None:
+        for group in self.node.log.consumer_groups if hasattr(self, "node") else ():
+            held = [p for member in group.progress.values() for p in (*member.assigned, *member.revoking)]
+            assert len(held) == len(set(held))
+
+    @rule(group=GROUPS)
     def remove_members(self, group: str) -> None:
         found = self.node.log.consumer_groups.get(group)
         if found is not None:
             leaving = [(member_id, None) for member_id in found.subscriptions]
 
             async def left() -> None:
-                await self.node.log.leave_consumer_group(group, [*leaving, ("", "i")])
+                await self.node.log.leave(group, [*leaving, ("", "i")])
 
             self.run(left())
 

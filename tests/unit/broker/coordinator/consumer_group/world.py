@@ -70,6 +70,9 @@ class World:
             raise LogError(ErrorCode.KAFKA_STORAGE_ERROR, "the disk is full")
         self.log += [encode(group_id, change) for change in changes]
 
+    def _never_turned(self, group: ConsumerGroup, _: ConsumerGroup) -> None:
+        raise AssertionError(f"group {group.group_id} has no classic members")
+
     @property
     def group(self) -> ConsumerGroup:
         group = self.groups.get(GROUP)
@@ -86,7 +89,11 @@ class World:
     def replayed(self) -> ConsumerGroups:
         """What a restart makes of the log."""
         groups = ConsumerGroups(
-            self.limits, self.topics, self._write, lambda group: self.timings.get(group, Timings())
+            self.limits,
+            self.topics,
+            self._write,
+            self._never_turned,
+            lambda group: self.timings.get(group, Timings()),
         )
         for raw_key, value in self.log:
             key = decode_offsets_key(raw_key)
