@@ -26,6 +26,7 @@ from tailrace.broker.log.topic_options import BROKER_DEFAULTS, TOPIC_OPTIONS, To
 from tailrace.broker.protocol.errors import ErrorCode
 
 _DYNAMIC: Mapping[str, TopicOption] = {**BROKER_DEFAULTS, **KERBEROS_OPTIONS}
+_MIN_REPLICAS = "min.insync.replicas"
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS broker_configs (
     broker TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (broker, name)
@@ -121,6 +122,8 @@ def _broker_synonyms(option: TopicOption, brokers: Mapping[str, Mapping[str, str
         for one in sorted(brokers, reverse=True)
         if name in brokers[one]
     ]
+    if name == _MIN_REPLICAS:  # a Kafka formatted anew sets it on all brokers (KIP-966), and tells so
+        found.append(Synonym(name, option.default, SET_ON_ALL_BROKERS))
     return [*found, Synonym(name, option.default, DEFAULT)]
 
 

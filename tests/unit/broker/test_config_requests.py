@@ -135,7 +135,7 @@ def test_defaults_for_topics_are_set_on_the_broker(wire: WireClient) -> None:
         ("100", 2, False),
         ("7", 3, False),
     ]
-    assert set(described(wire, BROKER, "")) == {"message.max.bytes", "log.roll.ms"}
+    assert set(described(wire, BROKER, "")) == {"message.max.bytes", "log.roll.ms", "min.insync.replicas"}
     topic = described(wire, TOPIC, "t", "segment.ms", "max.message.bytes")
     assert [(e.value, e.config_source) for e in topic.values()] == [("100", 2), ("7", 3)]
     sent = produce_request("t", batch(b"x", size=150))
@@ -145,6 +145,16 @@ def test_defaults_for_topics_are_set_on_the_broker(wire: WireClient) -> None:
     assert produced(wire.ask(ApiKey.PRODUCE, sent))[0] == 0
     assert change(wire, BROKER, "", ("log.cleanup.policy", APPEND, "compact"))[0] == 0
     assert values(wire, "cleanup.policy") == ["delete,compact"]
+
+
+def test_the_least_number_of_replicas_is_set_on_all_brokers_as_in_a_kafka_formatted_anew(
+    wire: WireClient,
+) -> None:
+    create(wire, "t")
+    name = "min.insync.replicas"
+    for kind, resource in ((TOPIC, "t"), (BROKER, "1"), (BROKER, "")):
+        (entry,) = described(wire, kind, resource, name).values()
+        assert (entry.value, entry.config_source) == ("1", 3)
 
 
 def test_options_of_kerberos_are_kept_and_described_as_where_no_login_is_by_kerberos(
