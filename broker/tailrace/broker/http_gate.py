@@ -6,6 +6,7 @@ Users, locks and rules belong to the event loop's thread, so every question is p
 import asyncio
 import concurrent.futures
 import dataclasses
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from tailrace.broker.server import BrokerServer
 from tailrace.changes.errors import ConfigError
 from tailrace.security.acls import Operation, ResourceType
 from tailrace.security.authorizer import Access
+from tailrace.security.principals import ANONYMOUS
 from tailrace.security.sasl import SaslFailure
 from tailrace.security.tls import ClientAuth, ServerTls
 
@@ -25,14 +27,20 @@ HTTPS = "https://"
 """Before the host and port of a server that speaks TLS."""
 
 
-def http_tls(options: SecurityOptions) -> ServerTls:
-    """TLS of an HTTP server with the broker's certificate.  Raises ConfigError."""
+def http_tls(options: SecurityOptions, *, certified: bool = False) -> ServerTls:
+    """TLS of an HTTP server with the broker's certificate.  Raises ConfigError.
+
+    `certified`: clients may bring a certificate where the broker's listeners ask for one; who brings none logs in
+    over HTTP, so none is required.
+    """
     if not options.ssl_keystore_location:
         raise ConfigError(
             "an https address needs a certificate, and there is none", fix="give ssl.keystore.location (PEM)"
         )
-    # certificates of clients do not count here: who asks logs in over HTTP
-    return ServerTls(dataclasses.replace(options.tls_files(), client_auth=ClientAuth.NONE, trusted=None))
+    files = options.tls_files()
+    if certified and files.client_auth is not ClientAuth.NONE:
+        return ServerTls(dataclasses.replace(files, client_auth=ClientAuth.REQUESTED))
+    return ServerTls(dataclasses.replace(files, client_auth=ClientAuth.NONE, trusted=None))
 
 
 class HttpRefusedError(Exception):
@@ -48,14 +56,21 @@ class HttpGate:
         self.challenges = server.broker.security.http_logins.challenges
         """`WWW-Authenticate` of a refusal."""
 
-    def enter(self, authorization: str, address: str) -> "concurrent.futures.Future[HttpVisitor]":
-        """Who sends this header; it fails with HttpRefusedError, after the delay of a failed login."""
-        entering = self._enter(authorization, address.removeprefix("::ffff:"))
+    def enter(
+        self, authorization: str, address: str, tls: ssl.SSLObject | None = None
+    ) -> "concurrent.futures.Future[HttpVisitor]":
+        """Who sends this header or, without one, who the certificate inside `tls` names.
+
+        It fails with HttpRefusedError, after the delay of a failed login.
+        """
+        entering = self._enter(authorization, address.removeprefix("::ffff:"), tls)
         return asyncio.run_coroutine_threadsafe(entering, self._loop)
 
-    async def _enter(self, authorization: str, address: str) -> "HttpVisitor":
+    async def _enter(self, authorization: str, address: str, tls: ssl.SSLObject | None) -> "HttpVisitor":
         security = self._server.broker.security
         assert security.authorizer is not None
+        if not authorization and (certified := security.certified(tls)) not in (None, ANONYMOUS):
+            return HttpVisitor(Access(security.authorizer, certified, address), self._loop)
         try:
             principal = await security.http_logins.identify(authorization, address)
         except SaslFailure as failure:

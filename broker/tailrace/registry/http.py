@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tailrace.broker.http_gate import HttpGate, HttpRefusedError, HttpVisitor
 from tailrace.registry.access import require, visible
 from tailrace.registry.call import MEDIA_TYPE, Body, Call
+from tailrace.registry.connection import TLS
 from tailrace.registry.errors import RegistryError, RegistryErrorCode
 from tailrace.registry.handlers import ROUTES, Change, Read
 from tailrace.registry.store import Store
@@ -60,7 +61,8 @@ class _Login:
         authorization = Headers(scope=scope).get("authorization", "")
         address = scope["client"][0] if scope.get("client") else ""
         try:
-            visitor = await asyncio.wrap_future(self._gate.enter(authorization, address))
+            entering = self._gate.enter(authorization, address, scope["state"].get(TLS))
+            visitor = await asyncio.wrap_future(entering)
         except HttpRefusedError:
             refusal = _error(RegistryError(RegistryErrorCode.UNAUTHORIZED, "Unauthorized"))
             for challenge in self._gate.challenges:

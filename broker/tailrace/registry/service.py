@@ -50,7 +50,7 @@ def run(
     place = registry_listen.removeprefix(HTTPS)
     registry_host, registry_port = parse_address(place)
     config = BrokerConfig(data_dir, host, port, **(options or {}))
-    tls = http_tls(config) if registry_listen.startswith(HTTPS) else None
+    tls = http_tls(config, certified=True) if registry_listen.startswith(HTTPS) else None
     _check_places(config, registry_host, tls=tls is not None)
     ports = KeptPorts(data_dir / "ports.json")
     listener = bind(registry_host, registry_port or ports.get("registry"))

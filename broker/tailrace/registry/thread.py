@@ -11,7 +11,7 @@ import uvicorn
 
 from tailrace.broker.client import Client, ClientSecurity
 from tailrace.broker.http_gate import HttpGate
-from tailrace.registry.deadlines import ImpatientProtocol
+from tailrace.registry.connection import RegistryConnection
 from tailrace.registry.http import create_app
 from tailrace.registry.store import Store
 from tailrace.security.tls import ServerTls
@@ -57,7 +57,7 @@ class RegistryThread:
         self._server = uvicorn.Server(
             uvicorn.Config(
                 create_app(store, gate),
-                http=ImpatientProtocol,
+                http=RegistryConnection,
                 log_level="warning",
                 access_log=False,
                 lifespan="off",
