@@ -220,8 +220,7 @@ class Topics:
         self._remove_logs(topic.topic_id, topic.name, topic.partitions)
 
     def _remove_logs(self, topic_id: UUID, name: str, partitions: int) -> None:
-        for partition in range(partitions):
-            self._logs.delete(name, partition, topic_id)
+        self._logs.delete(name, range(partitions), topic_id)
         crash_point("broker.topics.logs_deleted")
         with transaction(self._db, self._path, storage_error):
             self._db.execute("DELETE FROM deleted_topics WHERE topic_id = ?", (topic_id.bytes,))
@@ -326,8 +325,7 @@ class Topics:
             yield PartitionSpec(topic.name, partition, topic.topic_id, config, partition < created)
 
     def _make_logs(self, topic: Topic, partitions: range) -> None:
-        for spec in self._specs(topic, partitions, 0):
-            self._logs.create(spec)
+        self._logs.create(list(self._specs(topic, partitions, 0)))
         crash_point("broker.topics.logs_created")
         self._note_created(topic)
 

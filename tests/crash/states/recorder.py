@@ -24,8 +24,7 @@ def open_logs(disk: MemoryDisk, catalog: Catalog, clock: ManualClock) -> LogMana
     """Start on a disk, as the broker's catalog does: deletions are finished first."""
     logs = LogManager(DATA_DIR, clock=clock, disk=disk)
     for row in catalog.deleted:
-        for partition in range(row.partitions):
-            logs.delete(row.name, partition, row.topic_id)
+        logs.delete(row.name, range(row.partitions), row.topic_id)
     logs.open(catalog.specs())
     return logs
 
@@ -114,9 +113,13 @@ class Recorder:
     def _create(self, row: TopicRow, partitions: range) -> None:
         self.catalog = self.catalog.with_topic(row)
         self._note_catalog()
-        for spec in self.catalog.specs():
-            if spec.topic_id == row.topic_id and spec.partition in partitions:
-                self.logs.create(spec)
+        self.logs.create(
+            [
+                spec
+                for spec in self.catalog.specs()
+                if spec.topic_id == row.topic_id and spec.partition in partitions
+            ]
+        )
         self.catalog = self.catalog.with_topic(row._replace(created=row.partitions))
         self._note_catalog()
 
@@ -125,8 +128,7 @@ class Recorder:
         rest = tuple(topic for topic in self.catalog.topics if topic.name != name)
         self.catalog = Catalog(rest, (row,))
         self._note_catalog()
-        for partition in range(row.partitions):
-            self.logs.delete(name, partition, row.topic_id)
+        self.logs.delete(name, range(row.partitions), row.topic_id)
         self.catalog = Catalog(rest)
         self._note_catalog()
 

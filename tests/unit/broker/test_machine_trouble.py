@@ -116,7 +116,8 @@ def test_a_wall_clock_that_jumps_a_year_deletes_nothing_and_ages_nothing(
     monkeypatch.setattr(time, "time_ns", lambda: real() + jump_ns)
     logs = LogManager(tmp_path / "data")
     config = TopicConfig(retention_ms=86_400_000, segment_ms=86_400_000)
-    log = logs.create(PartitionSpec("t", 0, uuid.UUID(int=1), config, created=False))
+    logs.create([PartitionSpec("t", 0, uuid.UUID(int=1), config, created=False)])
+    log = logs.get("t", 0)
     for _ in range(3):
         now_ms = logs.clock.now_ms()
         log.append(

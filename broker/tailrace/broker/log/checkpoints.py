@@ -11,6 +11,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from tailrace.broker.log.disk import Disk
@@ -122,11 +123,15 @@ class OffsetCheckpoints:
         self.cleaned = {key: offset for key, offset in cleaned.items() if key in kept}
         return points is not None
 
-    def forget(self, key: tuple[str, int]) -> None:
-        """The partition is deleted.  Raises OSError."""
-        self.recovery_points.pop(key, None)
-        self.cleaned.pop(key, None)
-        if self.log_starts.pop(key, None) is not None:
+    def forget(self, keys: AbstractSet[tuple[str, int]]) -> None:
+        """The partitions are deleted.  Raises OSError."""
+        for key in keys:
+            self.recovery_points.pop(key, None)
+            self.cleaned.pop(key, None)
+        started = self.log_starts.keys() & keys
+        for key in started:
+            del self.log_starts[key]
+        if started:
             self.write_log_starts()
         self.write_recovery_points()
 

@@ -91,10 +91,12 @@ def write_whole(disk: Disk, fd: int, content: bytes, at: int) -> None:
         raise OSError(errno.ENOSPC, "short write")
 
 
-def replace_file(disk: Disk, path: Path, content: bytes, *, durable: bool = True) -> None:
+def replace_file(
+    disk: Disk, path: Path, content: bytes, *, durable: bool = True, name_durable: bool = True
+) -> None:
     """Put `content` at `path`: readers see the whole old or the whole new file, also after a crash.
 
-    Without `durable` a crash may also leave a damaged one.
+    Without `durable` a crash may also leave a damaged one.  Without `name_durable` the folder is still to be synced.
     """
     temporary = path.with_name(path.name + ".tmp")
     fd = disk.open(temporary, create=True)
@@ -106,7 +108,7 @@ def replace_file(disk: Disk, path: Path, content: bytes, *, durable: bool = True
     finally:
         disk.close(fd)
     disk.rename(temporary, path)
-    if durable:
+    if durable and name_durable:
         sync_directory(disk, path.parent)
 
 

@@ -4,9 +4,9 @@ import asyncio
 import errno
 import logging
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tailrace.broker.log import checkpoints
@@ -106,13 +106,11 @@ class LogManager:
         self._doomed.clear()  # what a finished deletion has just renamed away is among them
         points, starts = self._checkpoints.recovery_points, self._checkpoints.log_starts
         newest_epoch = _NO_BOUND if last_epoch is None else last_epoch
-        self._recover_all(
-            (
-                spec,
-                Durable(points.get(key, 0), starts.get(key, 0), clean, known, newest_epoch, key in points),
-            )
-            for key, spec in specs.items()
+        durable = (
+            Durable(points.get(key, 0), starts.get(key, 0), clean, known, newest_epoch, key in points)
+            for key in specs
         )
+        self._recover_all(zip(specs.values(), durable, strict=True))
         self._warn_of_strays(specs)
         if last_epoch is None:
             last_epoch = max((log.leader_epoch for log in self._logs.values()), default=-1)
@@ -133,6 +131,8 @@ class LogManager:
                 found = list(pool.map(lambda item: self._recover(*item), todo))
         for (spec, _), recovered in zip(todo, found, strict=True):
             self._take(spec, recovered)
+        if not all(spec.created for spec, _ in todo):
+            sync_directory(self.disk, self.data_dir)  # one for all the directories that were made
 
     def _recover(self, spec: PartitionSpec, durable: Durable) -> RecoveredLog | str:
         """What the files of a partition amount to, or why it is offline.  In any thread."""
@@ -144,18 +144,19 @@ class LogManager:
                     f"the directory {directory} is missing",
                     fix="Restore it from a copy, or delete the topic",
                 )
-            claim(self.disk, directory, spec.topic_id, created=spec.created)
+            if claim(self.disk, directory, spec.topic_id, created=spec.created):
+                durable = replace(durable, opened=False)  # so that recovery syncs the directory
             return recover(self.disk, directory, durable, self.clock)
         except (DamagedLogError, OSError) as error:
             _log.error("partition %s-%d is offline: %s", *key, error)
             return str(error)
 
-    def _take(self, spec: PartitionSpec, found: RecoveredLog | str) -> PartitionLog | None:
+    def _take(self, spec: PartitionSpec, found: RecoveredLog | str) -> None:
         key = spec.topic, spec.partition
         if isinstance(found, str):
             self._offline[key] = found
-            return None
-        log = self._logs[key] = PartitionLog(
+            return
+        self._logs[key] = PartitionLog(
             *key,
             self._directory(*key),
             spec.config,
@@ -165,7 +166,6 @@ class LogManager:
             epochs=found.epochs,
             log_start_offset=found.log_start_offset,
         )
-        return log
 
     def _warn_of_strays(self, specs: dict[_Key, PartitionSpec]) -> None:
         known = {f"{topic}-{partition}" for topic, partition in specs}
@@ -173,41 +173,41 @@ class LogManager:
             if name not in known and self.disk.exists(self.data_dir / name / METADATA):
                 _log.warning("%s belongs to no topic and is left alone", self.data_dir / name)
 
-    def create(self, spec: PartitionSpec) -> PartitionLog:
-        """Make a new, empty partition; durable on return.  Raises LogError: KAFKA_STORAGE_ERROR."""
+    def create(self, specs: Sequence[PartitionSpec]) -> None:
+        """Make new, empty partitions; durable on return.  Raises LogError: KAFKA_STORAGE_ERROR."""
         newborn = Durable(0, 0, clean=False, known=True, newest_epoch=_NO_BOUND, opened=False)
-        log = self._take(spec, self._recover(spec, newborn))
-        if log is None:
-            why = self._offline.pop((spec.topic, spec.partition))
-            raise LogError(ErrorCode.KAFKA_STORAGE_ERROR, f"cannot make {spec.topic}-{spec.partition}: {why}")
-        return log
+        try:
+            self._recover_all((spec, newborn) for spec in specs)
+        except OSError as error:
+            raise self._cannot_write(error) from error
+        reasons = [why for spec in specs if (why := self._offline.pop((spec.topic, spec.partition), ""))]
+        if reasons:
+            raise LogError(ErrorCode.KAFKA_STORAGE_ERROR, f"cannot make {specs[0].topic}: {reasons[0]}")
 
-    def delete(self, topic: str, partition: int, topic_id: uuid.UUID) -> None:
-        """Rename the directory away, durably; `maintain` removes it.  A directory of another id stays.
+    def delete(self, topic: str, partitions: Iterable[int], topic_id: uuid.UUID) -> None:
+        """Rename the directories away, durably; `maintain` removes them.  A directory of another id stays.
 
         Raises LogError: KAFKA_STORAGE_ERROR.
         """
-        key = topic, partition
-        directory = self._directory(topic, partition)
-        if self.disk.exists(directory) and not belongs(self.disk, directory, topic_id):
-            return
-        log = self._logs.pop(key, None)
-        if log is not None:
-            log.close()
-        self._offline.pop(key, None)
-        self._cleaner.forget(key)
+        named = {(topic, partition): self._directory(topic, partition) for partition in partitions}
+        doomed = {key: path for key, path in named.items() if belongs(self.disk, path, topic_id)}
+        for key in doomed:
+            log = self._logs.pop(key, None)
+            if log is not None:
+                log.close()
+            self._offline.pop(key, None)
+            self._cleaner.forget(key)
         try:
-            self._checkpoints.forget(key)
+            self._checkpoints.forget(doomed.keys())
             crash_point("broker.log.before_partition_delete")
-            if self.disk.exists(directory):
-                away = self.data_dir / f"{directory.name}.{uuid.uuid4().hex}{_DELETED}"
-                self.disk.rename(directory, away)
-                self._doomed.append(away)
-                sync_directory(self.disk, self.data_dir)
+            for directory in doomed.values():
+                if self.disk.exists(directory):
+                    away = self.data_dir / f"{directory.name}.{uuid.uuid4().hex}{_DELETED}"
+                    self.disk.rename(directory, away)
+                    self._doomed.append(away)
+            sync_directory(self.disk, self.data_dir)
         except OSError as error:
-            raise LogError(
-                ErrorCode.KAFKA_STORAGE_ERROR, f"cannot remove {directory}: {error.strerror}"
-            ) from error
+            raise self._cannot_write(error) from error
         crash_point("broker.log.partition_renamed")
 
     def get(self, topic: str, partition: int) -> PartitionLog:
@@ -251,10 +251,11 @@ class LogManager:
             self._checkpoints.write_log_starts()
             log.epochs.cut(start, log.log_end_offset)
         except OSError as error:
-            raise LogError(
-                ErrorCode.KAFKA_STORAGE_ERROR, f"cannot write to {self.data_dir}: {error.strerror}"
-            ) from error
+            raise self._cannot_write(error) from error
         return start
+
+    def _cannot_write(self, error: OSError) -> LogError:
+        return LogError(ErrorCode.KAFKA_STORAGE_ERROR, f"cannot write to {self.data_dir}: {error.strerror}")
 
     async def maintain(self) -> None:
         """One round of retention, compaction, producer expiry and checkpoints; call about every second.

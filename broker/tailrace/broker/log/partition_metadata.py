@@ -9,11 +9,7 @@ from base64 import urlsafe_b64encode
 from pathlib import Path
 
 from tailrace.broker.log.disk import Disk
-from tailrace.broker.log.durable import (
-    read_file,
-    replace_file,
-    sync_directory,
-)
+from tailrace.broker.log.durable import read_file, replace_file
 from tailrace.broker.log.errors import DamagedLogError
 
 METADATA = "partition.metadata"
@@ -30,8 +26,11 @@ def belongs(disk: Disk, directory: Path, topic_id: uuid.UUID) -> bool:
     return not disk.exists(path) or read_file(disk, path) == _metadata(topic_id)
 
 
-def claim(disk: Disk, directory: Path, topic_id: uuid.UUID, *, created: bool) -> None:
-    """Make the directory and its `partition.metadata`; an existing one must belong to the same topic."""
+def claim(disk: Disk, directory: Path, topic_id: uuid.UUID, *, created: bool) -> bool:
+    """Make the directory and its `partition.metadata`; an existing one must belong to the same topic.
+
+    True: it was made, and the names are durable once the directory and its parent are synced.
+    """
     path = directory / METADATA
     if disk.exists(path):
         if not belongs(disk, directory, topic_id):
@@ -39,11 +38,11 @@ def claim(disk: Disk, directory: Path, topic_id: uuid.UUID, *, created: bool) ->
                 f"the directory {directory} belongs to another topic of that name",
                 fix="Move it away, or restore the broker's metadata database that goes with it",
             )
-        return
+        return False
     if disk.exists(directory) and created:
         raise DamagedLogError(
             f"the directory {directory} has no {METADATA}", fix="Restore it from a copy, or delete the topic"
         )
     disk.make_directory(directory)
-    replace_file(disk, path, _metadata(topic_id))
-    sync_directory(disk, directory.parent)
+    replace_file(disk, path, _metadata(topic_id), name_durable=False)
+    return True

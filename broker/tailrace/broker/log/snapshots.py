@@ -44,7 +44,7 @@ def load_snapshot(disk: Disk, directory: Path, up_to: int, seen_ms: int) -> tupl
 def sync_snapshot(disk: Disk, directory: Path, at_least: int) -> None:
     """Make the first snapshot from offset `at_least` on durable: what came before it may go now."""
     found = next((offset for offset in snapshot_offsets(disk, directory) if offset >= at_least), None)
-    if found is not None:
+    if found:  # nothing comes before offset 0
         sync_file(disk, directory / segment_name(found, SUFFIX))
     sync_directory(disk, directory)
 

@@ -264,7 +264,7 @@ def test_a_topic_deleted_during_its_flush_harms_nobody(at: Harness, steps: int) 
         waiting = asyncio.create_task(flush.wait_durable([(at.log, 30)]))
         for _ in range(steps):
             await asyncio.sleep(0)
-        at.logs.delete("orders", 0, at.topic_id)
+        at.logs.delete("orders", [0], at.topic_id)
         await waiting
         await flush.close()
         assert not failures
