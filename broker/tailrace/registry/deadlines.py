@@ -15,57 +15,58 @@ ANSWER_S = 30.0
 """For taking what was written already."""
 
 
+class Deadline:
+    """Hangs up on a client, unless it ends in time."""
+
+    def __init__(self, protocol: H11Protocol, seconds: float) -> None:
+        self._protocol = protocol
+        self._seconds = seconds
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """From now on, unless it runs already."""
+        if self._timer is None:
+            self._timer = self._protocol.loop.call_later(self._seconds, self._protocol.transport.abort)
+
+    def end(self) -> None:
+        """What was awaited is there."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
 class ImpatientProtocol(H11Protocol):
     """Has no deadline for making an answer: the store has its own."""
 
-    _request: asyncio.TimerHandle | None = None
-    _answer: asyncio.TimerHandle | None = None
-
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._await_request()
+        self._request = Deadline(self, REQUEST_S)
+        self._answer = Deadline(self, ANSWER_S)
+        self._request.begin()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._end_request()
-        self._end_answer()
+        self._request.end()
+        self._answer.end()
 
     def data_received(self, data: bytes) -> None:
         if self.conn.their_state is h11.IDLE:
-            self._await_request()
+            self._request.begin()
         super().data_received(data)
 
     def handle_events(self) -> None:
         super().handle_events()
         if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
-            self._end_request()
+            self._request.end()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._await_reader()
+        self._answer.begin()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._end_answer()
+        self._answer.end()
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
-        self._await_reader()  # the connection closes only once everything is written
-
-    def _await_request(self) -> None:
-        if self._request is None:
-            self._request = self.loop.call_later(REQUEST_S, self.transport.abort)
-
-    def _end_request(self) -> None:
-        if self._request is not None:
-            self._request.cancel()
-            self._request = None
-
-    def _await_reader(self) -> None:
-        if self._answer is None:
-            self._answer = self.loop.call_later(ANSWER_S, self.transport.abort)
-
-    def _end_answer(self) -> None:
-        if self._answer is not None:
-            self._answer.cancel()
-            self._answer = None
+        self._answer.begin()  # the connection closes only once everything is written

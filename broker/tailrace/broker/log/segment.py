@@ -26,6 +26,7 @@ from tailrace.broker.log.index import (
     OffsetIndex,
     TimeIndex,
 )
+from tailrace.broker.protocol.fields import Buffer
 from tailrace.broker.records.batch import HEADER_BYTES, MAGIC, BatchHeader, read_header
 
 INDEX_SUFFIXES = (".index", ".timeindex", ".txnindex")
@@ -157,7 +158,7 @@ class Segment:
         self.indexes_synced = part is None
         return True
 
-    def write(self, parts: list[bytes | bytearray | memoryview], size: int) -> None:
+    def write(self, parts: list[Buffer], size: int) -> None:
         """Put the bytes of one batch at the end.  Raises OSError with the segment unchanged.
 
         `noted` must follow: until then the bytes do not count.

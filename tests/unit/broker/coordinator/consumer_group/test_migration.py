@@ -51,6 +51,13 @@ class Stage:
     def modern(self, member_id: str, *, instance_id: str | None = None) -> ModernClient:
         return ModernClient(lambda: self.node, member_id, instance_id=instance_id)
 
+    async def mixed(self) -> tuple[ClassicClient, ModernClient]:
+        """A classic member, then one of the consumer protocol, each with its share."""
+        old, new = self.classic(), self.modern("m")
+        await self.settle(old)
+        await self.settle(old, new)
+        return old, new
+
     async def settle(self, *clients: AnyClient) -> None:
         await settle(self.node, *clients)
 
@@ -117,9 +124,7 @@ def test_members_roll_to_the_consumer_protocol_and_back_one_by_one(tmp_path: Pat
 
 def test_a_mixed_group_is_after_a_restart_what_it_was(tmp_path: Path) -> None:
     async def story(stage: Stage) -> None:
-        old, new = stage.classic(), stage.modern("m")
-        await stage.settle(old)
-        await stage.settle(old, new)
+        old, new = await stage.mixed()
         owned = (set(old.owned), set(new.owned))
         before = stage.log.consumer_groups.get(GROUP)
         assert before is not None
@@ -138,9 +143,7 @@ def test_a_group_that_turned_classic_shares_the_partitions_of_who_left_even_if_t
     tmp_path: Path,
 ) -> None:
     async def story(stage: Stage) -> None:
-        old, new = stage.classic(), stage.modern("m")
-        await stage.settle(old)
-        await stage.settle(old, new)
+        old, new = await stage.mixed()
         await new.leave()
         await stage.restart()
         assert stage.kind() == "classic"
@@ -199,9 +202,7 @@ def test_the_group_turns_classic_when_the_last_member_of_the_consumer_protocol_i
     tmp_path: Path,
 ) -> None:
     async def story(stage: Stage) -> None:
-        old, new = stage.classic(), stage.modern("m")
-        await stage.settle(old)
-        await stage.settle(old, new)
+        old, _new = await stage.mixed()
         for _ in range(5):
             await stage.wait(SESSION_MS - 1)
             await stage.settle(old)
@@ -293,9 +294,7 @@ def test_a_turn_that_cannot_be_written_has_not_happened(
 
 def test_classic_members_commit_with_their_own_generation_only(tmp_path: Path) -> None:
     async def story(stage: Stage) -> None:
-        old, new = stage.classic(), stage.modern("m")
-        await stage.settle(old)
-        await stage.settle(old, new)
+        old, _new = await stage.mixed()
         groups = stage.log.consumer_groups
         for generation, expected in (
             (old.generation, ErrorCode.NONE),
@@ -383,9 +382,7 @@ def test_a_classic_member_must_share_a_protocol_with_the_others(
     tmp_path: Path, protocols: tuple[tuple[str, bytes], ...]
 ) -> None:
     async def story(stage: Stage) -> None:
-        old, new = stage.classic(), stage.modern("m")
-        await stage.settle(old)
-        await stage.settle(old, new)
+        await stage.mixed()
         request = JoinRequest(GROUP, "", None, "c", "/h", 10_000, 10_000, "consumer", protocols, True, True)
         assert (await stage.log.join(request)).error is ErrorCode.INCONSISTENT_GROUP_PROTOCOL
         other = replace(request, protocol_type="connect", protocols=(("range", subscription(["t"])),))
