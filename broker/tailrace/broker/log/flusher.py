@@ -1,7 +1,7 @@
 """Group commit: one fdatasync per dirty file and round, whoever waits; `gathering` tells when to wait for more.
 
-While a round's files are being synced in worker threads, appends go on; all of them are covered by the next
-round, which starts as soon as this one ends.
+While the files of a larger round are being synced in worker threads, appends go on; all of them are covered by the
+next round, which starts as soon as this one ends (`sync`).
 """
 
 import asyncio
@@ -47,7 +47,8 @@ class Flusher:
         self._pause: asyncio.TimerHandle | None = None
         self._dirty: dict[PartitionLog, None] = {}
         self._waiters: _Waiters = []
-        self._idle: asyncio.Future[None] | None = None  # while a round runs or is about to
+        self._runs = False  # a round does, or is about to
+        self._idle: asyncio.Future[None] | None = None  # of those who wait for the end of the last round
         self._failure: StorageFailure | None = None
         self._round_began: float | None = None
         self.round_ms = Histogram()
@@ -64,8 +65,8 @@ class Flusher:
         if not self._dirty or self._failure is not None:
             return
         self._requests += 1
-        if self._idle is None:
-            self._idle = loop.create_future()
+        if not self._runs:
+            self._runs = True
             loop.call_soon(self._begin_or_pause, loop)  # what else has arrived joins the round
         elif self._pause is not None and self._gathering.is_enough(self._requests, self._unsynced_bytes()):
             self._pause.cancel()
@@ -89,7 +90,8 @@ class Flusher:
 
     async def settle(self) -> None:
         """Return when nothing waits to be flushed."""
-        if self._idle is not None:
+        if self._runs:
+            self._idle = self._idle or asyncio.get_running_loop().create_future()
             await asyncio.shield(self._idle)
 
     @property
@@ -151,7 +153,7 @@ class Flusher:
                 raise error
             for partition, sync in syncs:
                 if partition.finish_sync(sync):
-                    loop.call_soon(self._on_high_watermark, partition)
+                    self._on_high_watermark(partition)
         except Exception as failure:  # noqa: BLE001 - as above
             self._fail(failure, waiters)
             return
@@ -164,6 +166,7 @@ class Flusher:
             self._rest()
 
     def _rest(self) -> None:
+        self._runs = False
         if self._idle is not None:
             self._idle.set_result(None)
             self._idle = None

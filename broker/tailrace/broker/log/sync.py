@@ -14,13 +14,13 @@ from tailrace.broker.log.segment import Segment
 from tailrace.changes import crash_point
 
 _QUICK_S = 0.0005
-_PATIENCE_S = 0.001
+_SMALL_BYTES = 256 << 10
 _WEIGHT = 0.1  # of the last sync in the moving average
 
 CRASH_POINTS = ("broker.log.before_fsync", "broker.log.after_fsync")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SyncRound:
     """Segments with the size that each must have on disk; made and released on the loop, run anywhere."""
 
@@ -32,6 +32,12 @@ class SyncRound:
     def __post_init__(self) -> None:
         for segment, _ in self.segments:
             segment.file.pin()
+
+    @property
+    def is_small(self) -> bool:
+        """Whether a quick disk does it without the loop being missed."""
+        size = sum(size - segment.synced_size for segment, size in self.segments)
+        return size <= _SMALL_BYTES and self.directory is None
 
     def run(self) -> None:
         """Block until everything is on disk.  Raises OSError; what the disk holds is then unknown."""
@@ -54,11 +60,11 @@ class SyncRound:
 
 
 class Syncer:
-    """Runs the syncs of a round in a few threads.
+    """Runs the syncs of a round: on a quick disk at once, else in a few threads.
 
-    To hear of the end by a turn of the event loop costs as much CPU as the appends of a small round.  Where the disk
-    has answered in less than `_QUICK_S` of late, the loop waits for a single sync instead, once a turn, after it
-    has served every socket; and never longer than `_PATIENCE_S`, whatever the disk does.
+    To have a thread do it and to hear of its end costs as much CPU as the appends of a small round, and on busy cores
+    more time than the sync.  So where the disk has been quick of late the event loop syncs by itself, once a turn,
+    after it has served every socket.  A sync that takes long holds the loop that once; the next ones go to threads.
     """
 
     def __init__(self, most: int) -> None:
@@ -74,29 +80,22 @@ class Syncer:
         finished: Callable[[Exception | None], None],
     ) -> None:
         """Call `finished` when all are done, with the first error: before the return, or later on the loop."""
-        if not syncs:
-            finished(None)
-            return
         errors: list[Exception] = []
-        done, first = count(1), count(1)  # `next` of a count is atomic
-        here = threading.Lock()
-        here.acquire()
+        if len(syncs) * self._usual_s < _QUICK_S and all(sync.is_small for sync in syncs):
+            for sync in syncs:
+                self._sync(sync, errors)
+            finished(errors[0] if errors else None)
+            return
+        done = count(1)  # `next` of a count is atomic
 
         def job(sync: SyncRound) -> None:
             self._sync(sync, errors)
-            if next(done) < len(syncs):
-                return
-            if next(first) == 1:
-                here.release()
-            else:
+            if next(done) == len(syncs):
                 loop.call_soon_threadsafe(finished, errors[0] if errors else None)
 
         self._start_threads(len(syncs))
         for sync in syncs:
             self._jobs.put(partial(job, sync))
-        patient = len(syncs) == 1 and self._usual_s < _QUICK_S
-        if (patient and here.acquire(timeout=_PATIENCE_S)) or next(first) != 1:
-            finished(errors[0] if errors else None)
 
     def close(self) -> None:
         """End the threads when they have done what they were given."""

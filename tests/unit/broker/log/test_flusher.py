@@ -189,7 +189,7 @@ def test_a_failed_fsync_is_fatal_and_never_retried(tmp_path: Path) -> None:
     at.crash()
 
 
-def test_a_disk_that_hangs_holds_the_loop_for_a_moment_only(tmp_path: Path) -> None:
+def test_a_disk_that_hung_once_does_not_hold_the_loop_again(tmp_path: Path) -> None:
     disk, hangs, goes_on = FaultyDisk(), threading.Event(), threading.Event()
     at = Harness(tmp_path / "data", disk=disk)
 
@@ -199,12 +199,17 @@ def test_a_disk_that_hangs_holds_the_loop_for_a_moment_only(tmp_path: Path) -> N
 
     async def scenario() -> None:
         flush = flusher([], [])
-        for number in range(50):  # so quick that the loop waits for it
+        for number in range(50):  # so quick that the loop does it by itself
             at.append(b"quick")
             await flush.wait_durable([(at.log, number + 1)])
         hangs.set()
-        at.append(b"slow")
-        waiting = asyncio.create_task(flush.wait_durable([(at.log, 51)]))
+        for number in range(50, 52):
+            goes_on.clear()
+            at.append(b"slow")
+            waiting = asyncio.create_task(flush.wait_durable([(at.log, number + 1)]))
+            if number == 50:
+                threading.Timer(0.1, goes_on.set).start()
+                await asyncio.wait_for(waiting, 60)
         for _ in range(100):
             await asyncio.sleep(0)
         assert not waiting.done() and flush.backlog_age_s(time.monotonic()) > 0
@@ -214,6 +219,30 @@ def test_a_disk_that_hangs_holds_the_loop_for_a_moment_only(tmp_path: Path) -> N
 
     disk.before = stuck
     asyncio.run(scenario())
+    at.crash()
+
+
+def test_a_large_round_is_synced_beside_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = Harness(tmp_path / "data")
+    threads: list[threading.Thread] = []
+    run = SyncRound.run
+
+    def seen(sync: SyncRound) -> None:
+        threads.append(threading.current_thread())
+        run(sync)
+
+    monkeypatch.setattr(SyncRound, "run", seen)
+
+    async def scenario() -> None:
+        flush = flusher([], [])
+        end = 0
+        for size in (100, 600_000):
+            end = at.append(bytes(size)).last_offset + 1
+            await flush.wait_durable([(at.log, end)])
+        await flush.close()
+
+    asyncio.run(scenario())
+    assert [thread is threading.main_thread() for thread in threads] == [True, False]
     at.crash()
 
 
