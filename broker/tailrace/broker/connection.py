@@ -122,7 +122,7 @@ class Connection(asyncio.BufferedProtocol):
         self._broker.counters.connections -= 1
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._received.view[self._received.filled :]
+        return self._received.room()
 
     def buffer_updated(self, nbytes: int) -> None:
         received = self._received

@@ -32,6 +32,14 @@ class ReceiveBuffer:
         self.view = shared.view
         self.filled = 0
         self.frame_began = 0.0
+        self._grows_to = 0  # bytes, before anything else is received
+
+    def room(self) -> memoryview:
+        """Where the bytes go that come next."""
+        if self._grows_to:
+            self._grow(self._grows_to)
+            self._grows_to = 0
+        return self.view[self.filled :]
 
     def share(self) -> None:
         """Give memory of its own back; only while nothing is filled."""
@@ -52,13 +60,31 @@ class ReceiveBuffer:
         wanted = max(missing, _SHARED_BYTES)
         shared = self.memory is self._shared.memory
         full = missing > capacity and rest >= capacity - capacity // 4
-        if shared or full or (capacity > _KEPT_BYTES and wanted <= _KEPT_BYTES):
-            # It doubles as the bytes arrive, and pages come into being when they are written to: a forged size
-            # costs nothing.
-            room = max(min(wanted, max(_KEPT_BYTES, 2 * rest)), min(2 * missing, _KEPT_BYTES))
-            memory = mmap.mmap(-1, room, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            memory[:rest] = self.view[start : self.filled]
-            self.memory, self.view = memory, memoryview(memory)
+        # It doubles as the bytes arrive, and pages come into being when they are written to: a forged size
+        # costs nothing.
+        room = max(min(wanted, max(_KEPT_BYTES, 2 * rest)), min(2 * missing, _KEPT_BYTES))
+        if shared or (capacity > _KEPT_BYTES and wanted <= _KEPT_BYTES):
+            self._move(room, start, self.filled)
         elif start:
             self.view[:rest] = bytes(self.view[start : self.filled])
+        if full and not shared:
+            self._grows_to = room  # when nobody looks at the memory any more
         self.filled = rest
+
+    def _grow(self, size: int) -> None:
+        """Make the memory of its own larger, without a second one beside it."""
+        assert isinstance(self.memory, mmap.mmap)
+        try:
+            self.view.release()
+            self.memory.resize(size)
+        except (BufferError, SystemError):  # somebody still holds a piece of it, or this system cannot
+            self.view = memoryview(self.memory)
+            self._move(size, 0, self.filled)
+        else:
+            self.view = memoryview(self.memory)
+
+    def _move(self, size: int, start: int, end: int) -> None:
+        """Take new memory, and what stands between `start` and `end` along."""
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory[: end - start] = self.view[start:end]
+        self.memory, self.view = memory, memoryview(memory)
