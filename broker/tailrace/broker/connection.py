@@ -286,12 +286,12 @@ class Connection(asyncio.BufferedProtocol):
         except MalformedMessageError as error:
             self._drop("%s", error)
             return
-        handler = HANDLERS.get(cast(ApiKey, header.api_key))
+        api_key = header.api_key
+        handler = HANDLERS.get(api_key)
         if handler is None:
-            self._drop("API key %d, which is not served", header.api_key)
+            self._drop("API key %d, which is not served", api_key)
             return
-        api_key = cast(ApiKey, header.api_key)
-        slot = _Slot(header.api_key is ApiKey.PRODUCE, len(frame))
+        slot = _Slot(api_key is ApiKey.PRODUCE, len(frame))
         self._slots.append(slot)
         context = self._context_of(header)
         if self._meter.active and api_key is ApiKey.FETCH:
@@ -305,7 +305,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._answer(slot, header, answer.result())
             elif inspect.isawaitable(answer):
                 task = self._server.track(self._finish(slot, header, request, answer))
-                if header.api_key is ApiKey.FETCH:
+                if api_key is ApiKey.FETCH:
                     slot.waiting_fetch = task
             else:
                 self._answer(slot, header, answer)
@@ -353,19 +353,16 @@ class Connection(asyncio.BufferedProtocol):
             self._after_login_step(self._visitor.session)
 
     def _note_answer(self, slot: _Slot, header: RequestHeader, answer: Any) -> None:
-        api_key = cast(ApiKey, header.api_key)
         slot.parts = self._encoded(slot, header, answer)
         took_ms = (time.monotonic() - slot.began) * 1000
-        self._broker.requests.answered(api_key, header.api_version, took_ms, answer)
+        self._broker.requests.answered(header.api_key, header.api_version, took_ms, answer)
 
     def _encoded(self, slot: _Slot, header: RequestHeader, answer: Any) -> list[Buffer]:
-        api_key = cast(ApiKey, header.api_key)
-
         if not self._meter.active:
             return _encode(header, answer)
         cost = gate.Cost(slot.size, slot.busy_s)
         encode = partial(_encode, header)
-        parts, delay_s = self._meter.encode(self._who(header), api_key, cost, answer, encode)
+        parts, delay_s = self._meter.encode(self._who(header), header.api_key, cost, answer, encode)
         if delay_s > 0:
             self._mute(delay_s)
         return parts
@@ -386,11 +383,10 @@ class Connection(asyncio.BufferedProtocol):
         self._go_on()
 
     def _answer_unsupported(self, error: UnsupportedVersionError, size: int) -> None:
-        header = error.header
-        if header.api_key != ApiKey.API_VERSIONS:
+        if error.api_key != ApiKey.API_VERSIONS:
             self._drop("%s", error)
             return
-        parts = encode_response(ApiKey.API_VERSIONS, 0, header.correlation_id, unsupported_version_answer())
+        parts = encode_response(ApiKey.API_VERSIONS, 0, error.correlation_id, unsupported_version_answer())
         self._slots.append(_Slot(False, size, parts))
         self._send_ready()
 
@@ -465,7 +461,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._broker.failure is not None or isinstance(error, StorageFailure):
             self.abort()  # the broker ends; nothing may be acknowledged
             return
-        api_key = cast(ApiKey, header.api_key)
+        api_key = header.api_key
         _log.error(
             "request %s v%d of %s failed", api_key.name, header.api_version, self._client_host, exc_info=error
         )
@@ -479,4 +475,4 @@ class Connection(asyncio.BufferedProtocol):
 def _encode(header: RequestHeader, answer: Any) -> list[Buffer]:
     if answer is None:
         return []
-    return encode_response(cast(ApiKey, header.api_key), header.api_version, header.correlation_id, answer)
+    return encode_response(header.api_key, header.api_version, header.correlation_id, answer)

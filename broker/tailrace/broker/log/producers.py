@@ -111,22 +111,19 @@ class ProducerStates:
             )
         if header.base_sequence < 0:
             return None
-        if header.producer_epoch == producer.epoch:
+        same_epoch = header.producer_epoch == producer.epoch
+        expected = (producer.last_sequence + 1) & MAX_SEQUENCE if same_epoch else 0
+        if header.base_sequence == expected:
+            return None
+        if same_epoch:
+            sequences = (header.base_sequence, header.last_sequence)
             for batch in producer.batches:
-                if (batch.first_sequence, batch.last_sequence) == (
-                    header.base_sequence,
-                    header.last_sequence,
-                ):
+                if (batch.first_sequence, batch.last_sequence) == sequences:
                     return batch
-            expected = (producer.last_sequence + 1) & MAX_SEQUENCE
-        else:
-            expected = 0
-        if header.base_sequence != expected:
-            raise LogError(
-                ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
-                f"producer {header.producer_id} sent sequence {header.base_sequence}, {expected} is next",
-            )
-        return None
+        raise LogError(
+            ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
+            f"producer {header.producer_id} sent sequence {header.base_sequence}, {expected} is next",
+        )
 
     def check_transaction(self, header: BatchHeader, *, verified: bool) -> None:
         """Raise INVALID_TXN_STATE where the batch does not belong to an ongoing transaction (KIP-890)."""

@@ -2,16 +2,12 @@
 
     ProtocolError
     |-- MalformedMessageError      a frame that is not what its header says; close the connection
-    `-- UnsupportedVersionError    API or version not served; `header` is readable
+    `-- UnsupportedVersionError    API or version not served
 
 Source: https://kafka.apache.org/protocol (error codes), org.apache.kafka.common.protocol.Errors.
 """
 
 from enum import IntEnum
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from tailrace.broker.protocol.frames import RequestHeader
 
 
 class ProtocolError(Exception):
@@ -25,9 +21,10 @@ class MalformedMessageError(ProtocolError):
 class UnsupportedVersionError(ProtocolError):
     """The API or its version is not served; ApiVersions is answered all the same, as version 0."""
 
-    def __init__(self, header: "RequestHeader") -> None:
-        super().__init__(f"API key {header.api_key} version {header.api_version} is not served")
-        self.header = header
+    def __init__(self, api_key: int, version: int, correlation_id: int) -> None:
+        super().__init__(f"API key {api_key} version {version} is not served")
+        self.api_key = api_key
+        self.correlation_id = correlation_id
 
 
 class ErrorCode(IntEnum):

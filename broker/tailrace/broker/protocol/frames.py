@@ -10,10 +10,11 @@ return it with the size.  Source: https://kafka.apache.org/protocol#protocol_mes
 
 import struct
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from tailrace.broker.protocol.api import APIS, Api, ApiKey
-from tailrace.broker.protocol.codec import decoder, encoder
+from tailrace.broker.protocol.codec import Decoder, Encoder, decoder, encoder
 from tailrace.broker.protocol.errors import MalformedMessageError, UnsupportedVersionError
 from tailrace.broker.protocol.fields import Buffer
 from tailrace.broker.protocol.source import skip_tags
@@ -25,13 +26,14 @@ _CORRELATION_ID = struct.Struct(">i")
 MOST_REQUEST_ITEMS = 1 << 18
 """Array items and unknown tags in one request: more would keep the broker busy for over a second."""
 _APIS_BY_NUMBER: dict[int, tuple[ApiKey, Api]] = {int(key): (key, api) for key, api in APIS.items()}
+_REQUESTS: dict[tuple[int, int], tuple[ApiKey, bool, Decoder]] = {}  # by API key and version, once asked for
 
 
 @dataclass(slots=True)
 class RequestHeader:
-    """Who asks for what; `api_key` is an ApiKey unless the broker does not know the number."""
+    """Who asks for what."""
 
-    api_key: ApiKey | int
+    api_key: ApiKey
     api_version: int
     correlation_id: int
     client_id: str | None
@@ -41,8 +43,8 @@ def decode_request(frame: Buffer) -> tuple[RequestHeader, Any]:
     """The header and the request (an instance of the API's request class) of a frame without its size.
 
     Record batches in the request are memoryviews of `frame`: use them before the receive buffer is reused.
-    Raises UnsupportedVersionError (with the header) for an API or version that is not served, and
-    MalformedMessageError for anything that is not a request.
+    Raises UnsupportedVersionError for an API or version that is not served, and MalformedMessageError for
+    anything that is not a request.
     """
     view = memoryview(frame)
     end = len(view)
@@ -54,18 +56,24 @@ def decode_request(frame: Buffer) -> tuple[RequestHeader, Any]:
         client_id = str(view[_REQUEST_HEADER.size : position], "utf-8") if length >= 0 else None
     except (struct.error, UnicodeDecodeError) as error:
         raise MalformedMessageError(f"request header: {error}") from error
-    known = _APIS_BY_NUMBER.get(key)
+    known = _REQUESTS.get((key, version)) or _request_form(key, version)
     if known is None:
-        raise UnsupportedVersionError(RequestHeader(key, version, correlation_id, client_id))
-    api_key, api = known
-    header = RequestHeader(api_key, version, correlation_id, client_id)
-    if version not in api.served:
-        raise UnsupportedVersionError(header)
-    flexible = version in api.flexible
+        raise UnsupportedVersionError(key, version, correlation_id)
+    api_key, flexible, decode = known
     if flexible:
         position = _skip_header_tags(view, position, end)
-    request, _ = decoder(api.request, version, flexible)(view, position, end, MOST_REQUEST_ITEMS)
-    return header, request
+    request, _ = decode(view, position, end, MOST_REQUEST_ITEMS)
+    return RequestHeader(api_key, version, correlation_id, client_id), request
+
+
+def _request_form(key: int, version: int) -> tuple[ApiKey, bool, Decoder] | None:
+    """The API, whether its requests of this version have tagged sections, and their decoder; None: not served."""
+    api_key, api = _APIS_BY_NUMBER.get(key, (None, None))
+    if api_key is None or api is None or version not in api.served:
+        return None
+    flexible = version in api.flexible
+    _REQUESTS[key, version] = form = (api_key, flexible, decoder(api.request, version, flexible))
+    return form
 
 
 def encode_request(
@@ -85,12 +93,19 @@ def encode_request(
 
 def encode_response(api_key: ApiKey, version: int, correlation_id: int, response: Any) -> list[Buffer]:
     """The frame of a response, size first, in pieces; record batches are not copied."""
+    start, encode = _response_form(api_key, version)
+    out = bytearray(_RESPONSE_START.pack(0, correlation_id))
+    out += start
+    return _finish(out, encode, response)
+
+
+@cache
+def _response_form(api_key: ApiKey, version: int) -> tuple[bytes, Encoder]:
+    """What stands between the correlation id and the body, and the body's encoder."""
     api = APIS[api_key]
     flexible = version in api.flexible
-    out = bytearray(_RESPONSE_START.pack(0, correlation_id))
-    if flexible and api_key is not ApiKey.API_VERSIONS:
-        out.append(0)
-    return _finish(out, encoder(api.response, version, flexible), response)
+    start = b"\0" if flexible and api_key is not ApiKey.API_VERSIONS else b""
+    return start, encoder(api.response, version, flexible)
 
 
 def decode_response(api_key: ApiKey, version: int, frame: Buffer) -> tuple[int, Any]:
