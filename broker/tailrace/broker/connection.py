@@ -29,6 +29,7 @@ from tailrace.broker.handlers.failures import failure_answer
 from tailrace.broker.log import StorageFailure
 from tailrace.broker.log.when_durable import WhenDurable
 from tailrace.broker.memory_budget import Share
+from tailrace.broker.outgoing import Outgoing
 from tailrace.broker.protocol import (
     ApiKey,
     Buffer,
@@ -83,8 +84,10 @@ class Connection(asyncio.BufferedProtocol):
         self._backlog: deque[bytes] = deque()
         self._share = Share(server.budget, self._read_or_pause, lambda: self._reading, self.abort)
         self._reading = True
-        self._client_slow = False
-        self._unsent = 0  # bytes that a slow client has not taken, as last counted
+        self._outgoing = Outgoing(
+            self._answers_are_sent, partial(self._drop, "a request for what cannot be read: %s")
+        )
+        self._unsent = self._taken = 0  # bytes that a slow client has not taken, and has, as last counted
         self._resting = False  # its turn is over, the others have theirs
         self._stopping = False
         self._sends_soon = False
@@ -97,6 +100,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._outgoing.begin(self._transport)
         sock: socket.socket = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._client_host = f"/{self.address}"
@@ -112,6 +116,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._outgoing.end()
         self._backlog.clear()
         self._note_unsent(0)
         self._share.close()
@@ -154,13 +159,17 @@ class Connection(asyncio.BufferedProtocol):
             self._read_or_pause()
 
     def pause_writing(self) -> None:
-        self._client_slow = True
+        self._outgoing.pause()
         if self._transport is not None:
             self._note_unsent(self._transport.get_write_buffer_size())
         self._read_or_pause()
 
     def resume_writing(self) -> None:
-        self._client_slow = False
+        self._outgoing.resume()
+        if not self._outgoing.slow:
+            self._answers_are_sent()
+
+    def _answers_are_sent(self) -> None:
         self._note_unsent(0)
         self._work_off_backlog()
         self._read_or_pause()
@@ -175,14 +184,14 @@ class Connection(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         """Close after what was written is sent."""
-        if self._transport is not None:
-            self._transport.close()
+        self._outgoing.close()
 
     def abort(self) -> None:
         """Close now; what was written and not sent is lost."""
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
+            self._outgoing.end()
         self._backlog.clear()
 
     def look_after(self, now: float, idle_s: float) -> None:
@@ -192,10 +201,11 @@ class Connection(asyncio.BufferedProtocol):
         """
         if self._transport is None:
             return
-        if self._client_slow:
+        if self._outgoing.slow:
             unsent = self._transport.get_write_buffer_size()
-            if unsent < self._unsent:
+            if unsent < self._unsent or self._outgoing.handed_over > self._taken:
                 self.last_active = now  # it takes them slowly
+            self._taken = self._outgoing.handed_over
             self._note_unsent(unsent)
             if self.last_active < now - idle_s:
                 self._server.complain("connection from %s closed: it reads no answers", self._client_host)
@@ -260,7 +270,7 @@ class Connection(asyncio.BufferedProtocol):
             self._start(frame)
 
     def _may_start(self, frame: Buffer) -> bool:
-        if self._client_slow or self._resting or self._muted:
+        if self._outgoing.slow or self._resting or self._muted:
             return False
         if not self._slots:
             return True
@@ -405,7 +415,7 @@ class Connection(asyncio.BufferedProtocol):
         if out and self._transport is not None:
             self._broker.counters.bytes_out += sum(map(len, out))
             self.last_active = time.monotonic()
-            self._transport.writelines(out)
+            self._outgoing.send(out)
 
     # -- turns and back-pressure -----------------------------------------------------------------------
 
@@ -432,7 +442,7 @@ class Connection(asyncio.BufferedProtocol):
             self._share.held < self._config.max_in_flight_bytes
             and len(self._slots) + len(self._backlog) < _MOST_UNANSWERED
         )
-        wanted = room and not (self._client_slow or self._stopping or self._muted)
+        wanted = room and not (self._outgoing.slow or self._stopping or self._muted)
         wanted = wanted and self._share.budget.admits(self._share)
         if self._transport is None or wanted == self._reading:
             return

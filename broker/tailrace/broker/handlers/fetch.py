@@ -3,6 +3,7 @@
 import asyncio
 import time
 from dataclasses import dataclass
+from typing import cast
 
 from tailrace.broker.handlers.context import RequestContext
 from tailrace.broker.log import LogError, PartitionLog
@@ -23,6 +24,7 @@ _FIRST_VERSION_WITH_IDS = 13
 _READ_COMMITTED = 1
 _MOST_UNSENT = 128 << 20  # bytes that clients have asked for and do not take: beyond it, answers get small
 _LEAST_ROOM = 1 << 20
+_READ_AT_ONCE = 1 << 20  # bytes of an answer; what follows is read when the client has taken them
 _SESSION_FINAL_OR_NONE = (0, -1)
 _REREAD_PAUSE_S = 0.005  # a fetch for many bytes reads again from the start: not at every small append
 
@@ -154,7 +156,15 @@ def _read_partition(
         first = result.size == 0
         if left > 0 or first:
             limit = min(wanted.partition_max_bytes, max(left, 0))
-            answer.records = _joined(log.read(wanted.fetch_offset, limit, upper=upper, at_least_one=first))
+            later = None
+            if result.size >= _READ_AT_ONCE:
+                later = log.read_later(wanted.fetch_offset, limit, upper=upper)
+            if later is not None:
+                answer.records = cast(Buffer, later)  # it goes through the encoder as it is, to `Outgoing`
+            else:
+                answer.records = _joined(
+                    log.read(wanted.fetch_offset, limit, upper=upper, at_least_one=first)
+                )
             if answer.records:
                 result.found.append((log, len(answer.records)))
         if committed_only:

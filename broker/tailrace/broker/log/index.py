@@ -138,6 +138,11 @@ class OffsetIndex:
         entry = self.file.floor(0, offset - self._base)
         return (self._base + entry[0], entry[1]) if entry else None
 
+    def entry_at(self, position: int) -> tuple[int, int] | None:
+        """(last offset, position) of the last batch with an entry that starts at or before `position`."""
+        entry = self.file.floor(1, position)
+        return (self._base + entry[0], entry[1]) if entry else None
+
     def is_full(self, size: int) -> bool:
         """Whether a file of `size` bytes has no room for another entry."""
         return (self.file.count + 1) * _OFFSET.size > size

@@ -18,6 +18,7 @@ from tailrace.broker.log.segment import MAX_RELATIVE_OFFSET, Segment
 from tailrace.broker.log.snapshots import write_snapshot
 from tailrace.broker.log.sync import SyncRound
 from tailrace.broker.log.timestamps import TimestampedOffset, first_at_or_after, with_max_timestamp
+from tailrace.broker.log.unread import Unread
 from tailrace.broker.log.validation import check_batch, rewritten
 from tailrace.broker.protocol.errors import ErrorCode
 from tailrace.broker.protocol.fields import Buffer
@@ -91,7 +92,7 @@ class PartitionLog:
         self._durable_end = self._end
         self._directory_fd: int | None = None  # open while names in it are not durable
         self._torn = False
-        self._damage_told = False
+        self._damage_told = self._reads_at_once = False
         self.closed = False
         self._first_end = self._end
         self.bytes_in = self.bytes_out = 0
@@ -303,6 +304,18 @@ class PartitionLog:
             return []
         with self._telling_of_damage(offset):
             return self._reader.read(offset, max_bytes, upper=upper, at_least_one=at_least_one)
+
+    def read_later(self, offset: int, max_bytes: int, *, upper: int) -> Unread | None:
+        """What `read` would find, or its beginning, not read yet; None where that is not known, or not worth it."""
+        readable = self._start <= offset < min(self._end, upper) and not self.closed
+        if not readable or self._reads_at_once:
+            return None
+        with self._telling_of_damage(offset):
+            return self._reader.read_later(offset, max_bytes, upper=upper, damaged=self._read_at_once)
+
+    def _read_at_once(self) -> None:
+        """What was to be read later could not be read: from now on that is seen before it is answered."""
+        self._reads_at_once = True
 
     @contextmanager
     def _telling_of_damage(self, offset: int) -> Iterator[None]:

@@ -1,10 +1,13 @@
 """Batches by offset over all segments of one log."""
 
 from bisect import bisect_right
+from collections.abc import Callable
 
 from tailrace.broker.log.segment import Segment
+from tailrace.broker.log.unread import Unread
 
 _KEPT_PLACES = 64
+_WORTH_WAITING = 16 << 10  # fewer bytes are read as cheaply as they are looked up
 
 
 class SegmentReader:
@@ -34,6 +37,18 @@ class SegmentReader:
             if following is None or max_bytes <= 0 or following.base_offset >= upper:
                 return found
             segment, position = following, 0
+
+    def read_later(
+        self, offset: int, max_bytes: int, *, upper: int, damaged: Callable[[], None]
+    ) -> Unread | None:
+        """The batches of `read` that stand in one segment, to be read when they are sent; None where `read` must do."""
+        segment, position = self._place_of(offset)
+        found = segment.whole_batches(position, max_bytes, upper)
+        if found is None or found[0] < _WORTH_WAITING:
+            return None
+        size, next_offset = found
+        self._remember(next_offset, segment, position + size)
+        return Unread(segment.file, position, size, damaged)
 
     def segment_of(self, offset: int) -> Segment:
         """The segment that holds `offset`, or the first one when it lies before the log."""

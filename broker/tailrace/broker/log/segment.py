@@ -317,6 +317,24 @@ class Segment:
             raise struct.error(f"damaged at byte {position + end} of {self.file.path}")
         return data[:end], next_offset
 
+    def whole_batches(self, position: int, max_bytes: int, upper: int) -> tuple[int, int] | None:
+        """As `read`, and nothing is read but where it ends: bytes of batches from `position`, and the offset after them.
+
+        None where that is not known without a look at each batch.
+        """
+        if self.next_offset > upper:
+            return None
+        if self.size - position <= max_bytes:
+            return self.size - position, self.next_offset
+        try:
+            entry = self.offset_index.entry_at(position + max_bytes)
+            if entry is None or entry[1] <= position:
+                return None
+            header = read_header(self.disk.read(self.file.fd, HEADER_BYTES, entry[1]))
+        except (OSError, struct.error):
+            return None  # as in `_indexed_position`
+        return (entry[1] - position, header.base_offset) if header.last_offset == entry[0] else None
+
     def headers(self, position: int = 0, end: int | None = None) -> Iterator[tuple[int, BatchHeader]]:
         """(position, header) of every batch from `position` to `end`, reading little more than the headers.
 

@@ -1,0 +1,89 @@
+"""Fetches of more than a broker reads at once: what a client gets, slow as it may be."""
+
+import struct
+
+import pytest
+from tests.fixtures.wire import WireClient, batch, create, produce_request, produced
+
+from tailrace.broker.embedded import EmbeddedBroker
+from tailrace.broker.protocol import ApiKey, ErrorCode
+from tailrace.broker.protocol import messages as m
+from tailrace.broker.records.batch import iterate_batches
+from tailrace.broker.records.record import decode_records
+
+PARTITIONS = 40
+MIB = 1 << 20
+
+
+@pytest.fixture
+def topic_id(wire: WireClient) -> bytes:
+    """Partitions of 400 KB each in two batches."""
+    made = create(wire, "t", PARTITIONS)
+    for partition in range(PARTITIONS):
+        for half in (b"first", b"second"):
+            records = batch(b"%s of %d" % (half, partition), size=200_000)
+            assert (
+                produced(wire.ask(ApiKey.PRODUCE, produce_request("t", records, partition=partition)))[0] == 0
+            )
+    return made
+
+
+def of_all(topic_id: bytes, *, isolation_level: int = 0) -> m.FetchRequest:
+    partitions = [m.FetchPartition(p, partition_max_bytes=MIB) for p in range(PARTITIONS)]
+    return m.FetchRequest(
+        max_bytes=50 * MIB,
+        isolation_level=isolation_level,
+        topics=[m.FetchTopic(topic_id=topic_id, partitions=partitions)],
+    )
+
+
+def check_whole(answer: m.FetchResponse) -> None:
+    (topic,) = answer.responses
+    for partition in topic.partitions:
+        assert (partition.error_code, partition.high_watermark) == (0, 2)
+        values = [r.value for _, b in iterate_batches(partition.records or b"") for r in decode_records(b)]
+        expected = [b"%s of %d" % (half, partition.partition_index) for half in (b"first", b"second")]
+        assert [value and value.rstrip() for value in values] == expected
+    assert len(topic.partitions) == PARTITIONS
+
+
+@pytest.mark.parametrize("isolation_level", [0, 1])
+def test_requests_behind_a_large_answer_are_answered_after_it(
+    wire: WireClient, topic_id: bytes, isolation_level: int
+) -> None:
+    for _ in range(3):
+        wire.send(ApiKey.FETCH, of_all(topic_id, isolation_level=isolation_level))
+        wire.send(ApiKey.METADATA, m.MetadataRequest([]))
+    for _ in range(3):
+        check_whole(wire.receive(ApiKey.FETCH)[1])
+        assert wire.receive(ApiKey.METADATA)[1].brokers
+
+
+def test_a_topic_that_is_deleted_meanwhile_arrives(
+    broker: EmbeddedBroker, wire: WireClient, topic_id: bytes
+) -> None:
+    wire.send(ApiKey.FETCH, of_all(topic_id))
+    (size,) = struct.unpack(">i", wire.receive_exactly(4))
+    with WireClient(broker.bootstrap) as other:
+        deletion = m.DeleteTopicsRequest([m.DeleteTopicState(topic_id=topic_id)])
+        assert other.ask(ApiKey.DELETE_TOPICS, deletion).responses[0].error_code == 0
+    rest = wire.receive_exactly(size)
+    assert size > PARTITIONS * 400_000 and rest.count(b"second of ") == PARTITIONS
+
+
+def test_damage_beyond_what_is_read_at_once_hangs_up_and_is_told_to_who_comes_again(
+    broker: EmbeddedBroker, wire: WireClient, topic_id: bytes
+) -> None:
+    last = PARTITIONS - 1
+    path = broker.config.data_dir / f"t-{last}" / f"{0:020d}.log"
+    with path.open("r+b") as file:
+        first = int.from_bytes(file.read(12)[8:], "big") + 12
+        file.seek(first + 8)
+        file.write(b"\x7f")  # a length of two gigabytes
+    wire.send(ApiKey.FETCH, of_all(topic_id))
+    with pytest.raises(ConnectionError):
+        wire.receive(ApiKey.FETCH)
+    assert "a request for what cannot be read" in broker.log_path.read_text()
+    with WireClient(broker.bootstrap) as again:
+        (topic,) = again.ask(ApiKey.FETCH, of_all(topic_id)).responses
+        assert [p.error_code for p in topic.partitions] == [0] * last + [ErrorCode.KAFKA_STORAGE_ERROR]
