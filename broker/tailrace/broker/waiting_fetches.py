@@ -25,16 +25,21 @@ class WaitingFetches:
         """
         event = asyncio.Event()
         for log in logs:
-            self._waiting.setdefault(log, set()).add(event)
+            events = self._waiting.get(log)
+            if events is None:
+                self._waiting[log] = {event}
+            else:
+                events.add(event)
         return event
 
     def unwatch(self, logs: Iterable[PartitionLog], event: asyncio.Event) -> None:
         """End what `watch` began."""
         for log in logs:
-            events = self._waiting.get(log, set())
-            events.discard(event)
-            if not events:
-                self._waiting.pop(log, None)
+            events = self._waiting.get(log)
+            if events is not None:
+                events.discard(event)
+                if not events:
+                    del self._waiting[log]
 
     def wake(self, log: PartitionLog) -> None:
         """The high watermark (and so perhaps the last stable offset) of `log` moved."""

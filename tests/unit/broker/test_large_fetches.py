@@ -1,8 +1,11 @@
 """Fetches of more than a broker reads at once: what a client gets, slow as it may be."""
 
+import ssl
 import struct
 
 import pytest
+from tests.fixtures.broker import BrokerFactory
+from tests.fixtures.certificates import Certificates
 from tests.fixtures.wire import WireClient, batch, create, produce_request, produced
 
 from tailrace.broker.embedded import EmbeddedBroker
@@ -15,9 +18,8 @@ PARTITIONS = 40
 MIB = 1 << 20
 
 
-@pytest.fixture
-def topic_id(wire: WireClient) -> bytes:
-    """Partitions of 400 KB each in two batches."""
+def filled(wire: WireClient) -> bytes:
+    """A topic with partitions of 400 KB each in two batches."""
     made = create(wire, "t", PARTITIONS)
     for partition in range(PARTITIONS):
         for half in (b"first", b"second"):
@@ -26,6 +28,11 @@ def topic_id(wire: WireClient) -> bytes:
                 produced(wire.ask(ApiKey.PRODUCE, produce_request("t", records, partition=partition)))[0] == 0
             )
     return made
+
+
+@pytest.fixture
+def topic_id(wire: WireClient) -> bytes:
+    return filled(wire)
 
 
 def of_all(topic_id: bytes, *, isolation_level: int = 0) -> m.FetchRequest:
@@ -87,3 +94,16 @@ def test_damage_beyond_what_is_read_at_once_hangs_up_and_is_told_to_who_comes_ag
     with WireClient(broker.bootstrap) as again:
         (topic,) = again.ask(ApiKey.FETCH, of_all(topic_id)).responses
         assert [p.error_code for p in topic.partitions] == [0] * last + [ErrorCode.KAFKA_STORAGE_ERROR]
+
+
+def test_a_large_answer_goes_over_tls_as_well(
+    broker_factory: BrokerFactory, certificates: Certificates
+) -> None:
+    broker = broker_factory(
+        listeners=("SSL://127.0.0.1:0",), ssl_keystore_location=str(certificates.folder / "broker.pem")
+    )
+    with WireClient(broker.bootstrap) as wire:
+        wire.begin_tls(ssl.create_default_context(cafile=certificates.authority))
+        topic_id = filled(wire)
+        for _ in range(2):
+            check_whole(wire.ask(ApiKey.FETCH, of_all(topic_id)))

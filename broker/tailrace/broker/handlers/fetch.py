@@ -7,7 +7,7 @@ from typing import cast
 
 from tailrace.broker.handlers.context import RequestContext
 from tailrace.broker.log import LogError, PartitionLog
-from tailrace.broker.protocol import Buffer, ErrorCode
+from tailrace.broker.protocol import Buffer, ErrorCode, default_instance
 from tailrace.broker.protocol.messages import (
     AbortedTransaction,
     DivergingEpoch,
@@ -18,6 +18,7 @@ from tailrace.broker.protocol.messages import (
     FetchResponse,
     FetchTopic,
     LeaderIdAndEpoch,
+    SnapshotId,
 )
 
 _FIRST_VERSION_WITH_IDS = 13
@@ -25,6 +26,9 @@ _READ_COMMITTED = 1
 _MOST_UNSENT = 128 << 20  # bytes that clients have asked for and do not take: beyond it, answers get small
 _LEAST_ROOM = 1 << 20
 _READ_AT_ONCE = 1 << 20  # bytes of an answer; what follows is read when the client has taken them
+_NOTHING_DIVERGES = default_instance(DivergingEpoch)
+_LEADER_IS_KNOWN = default_instance(LeaderIdAndEpoch)
+_NO_SNAPSHOT = default_instance(SnapshotId)
 _SESSION_FINAL_OR_NONE = (0, -1)
 _REREAD_PAUSE_S = 0.005  # a fetch for many bytes reads again from the start: not at every small append
 
@@ -96,20 +100,26 @@ def _counted(result: _Result) -> FetchResponse:
 def _read(context: RequestContext, request: FetchRequest) -> _Result:
     result = _Result(FetchResponse(), 0, False, [], [])
     room = max(_LEAST_ROOM, _MOST_UNSENT - context.broker.counters.unsent_bytes)
-    left = min(request.max_bytes, context.broker.config.fetch_max_bytes, room)
+    most = min(request.max_bytes, context.broker.config.fetch_max_bytes, room)
+    committed_only = request.isolation_level == _READ_COMMITTED
     for topic in request.topics:
         name = _topic_name(context, topic)
-        answers = FetchableTopicResponse(topic.topic, topic.topic_id)
-        result.response.responses.append(answers)
+        answers: list[FetchPartitionResponse] = []
+        result.response.responses.append(FetchableTopicResponse(topic.topic, topic.topic_id, answers))
         for wanted in topic.partitions:
-            if name is None:
-                answer = _failed(wanted, ErrorCode.UNKNOWN_TOPIC_ID)
-            else:
-                answer = _read_partition(context, request, name, wanted, left - result.size, result)
-            answers.partitions.append(answer)
-            size = len(answer.records or b"")
-            result.size += size
-            result.urgent |= bool(answer.error_code) or answer.diverging_epoch.epoch >= 0
+            try:
+                if name is None:
+                    raise LogError(ErrorCode.UNKNOWN_TOPIC_ID, "there is no topic with this id")
+                log = context.broker.logs.get(name, wanted.partition)
+                answer = _told(context, log, wanted)
+                if answer is None:
+                    answer = _read_partition(log, wanted, most, committed_only, result)
+                else:
+                    result.urgent = True
+            except LogError as error:
+                answer = _failed(wanted, error.code)
+                result.urgent = True
+            answers.append(answer)
     return result
 
 
@@ -119,66 +129,68 @@ def _topic_name(context: RequestContext, topic: FetchTopic) -> str | None:
     return context.topic_name("", topic.topic_id) or None
 
 
-def _read_partition(
-    context: RequestContext,
-    request: FetchRequest,
-    topic: str,
-    wanted: FetchPartition,
-    left: int,
-    result: _Result,
-) -> FetchPartitionResponse:
-    broker = context.broker
-    try:
-        log = broker.topics.log(topic, wanted.partition)
+def _told(
+    context: RequestContext, log: PartitionLog, wanted: FetchPartition
+) -> FetchPartitionResponse | None:
+    """What a client is told that has another epoch than we; None: it may read."""
+    if wanted.current_leader_epoch >= 0:
         stale = check_leader_epoch(context, wanted.current_leader_epoch)
         if stale is not ErrorCode.NONE:
-            leader = LeaderIdAndEpoch(broker.config.node_id, broker.logs.leader_epoch)
+            leader = LeaderIdAndEpoch(context.broker.config.node_id, context.broker.logs.leader_epoch)
             return FetchPartitionResponse(
                 wanted.partition, stale, -1, current_leader=leader, aborted_transactions=[], records=b""
             )
-        result.logs.append(log)
-        committed_only = request.isolation_level == _READ_COMMITTED
-        stable = log.last_stable_offset
-        upper = stable if committed_only else log.high_watermark
-        answer = FetchPartitionResponse(
-            wanted.partition,
-            0,
-            log.high_watermark,
-            stable,
-            log.log_start_offset,
-            aborted_transactions=None,  # the client reads uncommitted records, too
-            records=b"",
-        )
-        diverging = _diverging(context, log, wanted)
-        if diverging is not None:
-            answer.diverging_epoch = diverging
-            return answer
-        first = result.size == 0
-        if left > 0 or first:
-            limit = min(wanted.partition_max_bytes, max(left, 0))
-            later = None
-            if result.size >= _READ_AT_ONCE:
-                later = log.read_later(wanted.fetch_offset, limit, upper=upper)
-            if later is not None:
-                answer.records = cast(Buffer, later)  # it goes through the encoder as it is, to `Outgoing`
-            else:
-                answer.records = _joined(
-                    log.read(wanted.fetch_offset, limit, upper=upper, at_least_one=first)
-                )
-            if answer.records:
-                result.found.append((log, len(answer.records)))
-        if committed_only:
-            answer.aborted_transactions = [
-                AbortedTransaction(*aborted)
-                for aborted in log.aborted_transactions(wanted.fetch_offset, upper)
-            ]
-        return answer
-    except LogError as error:
-        return _failed(wanted, error.code)
+    diverging = _diverging(context, log, wanted) if wanted.last_fetched_epoch >= 0 else None
+    if diverging is None:
+        return None
+    answer = _empty(log, wanted)
+    answer.diverging_epoch = diverging
+    return answer
 
 
-def _joined(parts: list[memoryview | bytes]) -> Buffer:
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+def _read_partition(
+    log: PartitionLog, wanted: FetchPartition, most: int, committed_only: bool, result: _Result
+) -> FetchPartitionResponse:
+    answer = _empty(log, wanted)
+    result.logs.append(log)
+    upper = answer.last_stable_offset if committed_only else answer.high_watermark
+    size = result.size
+    if size < most or not size:
+        limit = min(wanted.partition_max_bytes, max(most - size, 0))
+        later = log.read_later(wanted.fetch_offset, limit, upper=upper) if size >= _READ_AT_ONCE else None
+        if later is not None:
+            answer.records = cast(Buffer, later)  # it goes through the encoder as it is, to `Outgoing`
+            found = len(later)
+        else:
+            parts = log.read(wanted.fetch_offset, limit, upper=upper, at_least_one=not size)
+            found = sum(map(len, parts))
+            if parts:
+                answer.records = parts[0] if len(parts) == 1 else b"".join(parts)
+        if found:
+            result.found.append((log, found))
+            result.size = size + found
+    if committed_only:
+        answer.aborted_transactions = [
+            AbortedTransaction(*aborted) for aborted in log.aborted_transactions(wanted.fetch_offset, upper)
+        ]
+    return answer
+
+
+def _empty(log: PartitionLog, wanted: FetchPartition) -> FetchPartitionResponse:
+    """How far the log goes, and no records."""
+    return FetchPartitionResponse(
+        wanted.partition,
+        0,
+        log.high_watermark,
+        log.last_stable_offset,
+        log.log_start_offset,
+        _NOTHING_DIVERGES,
+        _LEADER_IS_KNOWN,
+        _NO_SNAPSHOT,
+        None,  # the client reads uncommitted records, too
+        -1,
+        b"",
+    )
 
 
 def _failed(wanted: FetchPartition, code: ErrorCode) -> FetchPartitionResponse:
@@ -187,8 +199,6 @@ def _failed(wanted: FetchPartition, code: ErrorCode) -> FetchPartitionResponse:
 
 def _diverging(context: RequestContext, log: PartitionLog, wanted: FetchPartition) -> DivergingEpoch | None:
     """Where the reader's log and ours part (KIP-595), for readers that name the last epoch they read."""
-    if wanted.last_fetched_epoch < 0:
-        return None
     epoch, end = end_of_epoch(log, wanted.last_fetched_epoch, context.broker.logs.leader_epoch)
     if epoch < 0 or (epoch == wanted.last_fetched_epoch and end >= wanted.fetch_offset):
         return None

@@ -217,6 +217,8 @@ class ProducerStates:
 
     def first_unstable_offset(self, high_watermark: int) -> int:
         """First offset whose transaction is not durably ended; `high_watermark` when all are."""
+        if not (self._open or self._ended):
+            return high_watermark
         while self._ended and self._ended[0].marker_offset < high_watermark:
             self._ended.popleft()
         first = next(iter(self._open.values()), high_watermark)

@@ -11,6 +11,7 @@ Messages are in `tailrace.broker.protocol.messages`, the records of internal top
 
 from tailrace.broker.protocol import messages
 from tailrace.broker.protocol.api import API_VERSIONS, APIS, Api, ApiKey
+from tailrace.broker.protocol.encoding import default_instance
 from tailrace.broker.protocol.errors import (
     ErrorCode,
     MalformedMessageError,
@@ -40,6 +41,7 @@ __all__ = [
     "UnsupportedVersionError",
     "decode_request",
     "decode_response",
+    "default_instance",
     "encode_request",
     "encode_response",
     "messages",

@@ -2,10 +2,12 @@
 
 import struct
 from functools import cache
-from typing import Any
+from typing import TypeVar
 
 from tailrace.broker.protocol.fields import FieldSpec, wire_fields
 from tailrace.broker.protocol.source import NUMBERS, Source, item_of
+
+_Message = TypeVar("_Message")
 
 BY_REFERENCE = 1024
 """Shorter record batches are cheaper to copy than to hand to the kernel as a piece of their own."""
@@ -121,7 +123,9 @@ class EncoderWriter:
         source.line(f"{indent}{count} = 0; {body} = bytearray()")
         for spec in sorted(tagged, key=lambda spec: spec.tag or 0):
             field, piece = f"{value}.{spec.name}", source.fresh()
-            source.line(f"{indent}if {field} != {self._default(spec)}:")
+            default = self._default(spec)
+            same = f"{field} is not {default} and " if isinstance(spec.default, type) else ""
+            source.line(f"{indent}if {same}{field} != {default}:")
             source.line(f"{indent}    {count} += 1; {piece} = bytearray()")
             self._value(spec, field, piece, depth + 1)
             source.line(f"{indent}    put_uvarint({body}, {spec.tag}); put_uvarint({body}, len({piece}))")
@@ -132,10 +136,11 @@ class EncoderWriter:
         if spec.default is list:
             return "[]"
         if isinstance(spec.default, type):
-            return self._source.bind("D", _default_instance(spec.default))
+            return self._source.bind("D", default_instance(spec.default))
         return repr(spec.default)
 
 
 @cache
-def _default_instance(cls: type) -> Any:
+def default_instance(cls: type[_Message]) -> _Message:
+    """The one instance that encoders know to be the default without comparing: never change it."""
     return cls()
