@@ -2,13 +2,20 @@
 
 import ssl
 import struct
+from pathlib import Path
 
 import pytest
 from tests.fixtures.broker import BrokerFactory
 from tests.fixtures.certificates import Certificates
 from tests.fixtures.wire import WireClient, batch, create, produce_request, produced
 
+from tailrace.broker.broker import Broker
+from tailrace.broker.config import BrokerConfig
 from tailrace.broker.embedded import EmbeddedBroker
+from tailrace.broker.handlers import RequestContext
+from tailrace.broker.handlers.fetch import fetch
+from tailrace.broker.log.disk import LocalDisk
+from tailrace.broker.log.partition import sync_all
 from tailrace.broker.protocol import ApiKey, ErrorCode
 from tailrace.broker.protocol import messages as m
 from tailrace.broker.records.batch import iterate_batches
@@ -107,3 +114,36 @@ def test_a_large_answer_goes_over_tls_as_well(
         topic_id = filled(wire)
         for _ in range(2):
             check_whole(wire.ask(ApiKey.FETCH, of_all(topic_id)))
+
+
+def test_what_does_not_fit_ends_the_answer_and_is_not_read_in_vain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = Broker(BrokerConfig(tmp_path))
+    broker.topics.create("t", PARTITIONS, {})
+    for partition in range(PARTITIONS):
+        log = broker.logs.get("t", partition)
+        log.append(batch(b"x", size=200_000), now_ms=1_000, leader_epoch=0)
+        sync_all(log)
+    read = [0]
+    real = LocalDisk.read
+
+    def counting(disk: LocalDisk, fd: int, size: int, at: int) -> bytes:
+        data = real(disk, fd, size, at)
+        read[0] += len(data)
+        return data
+
+    monkeypatch.setattr(LocalDisk, "read", counting)
+    wanted = [m.FetchPartition(p, partition_max_bytes=MIB) for p in range(PARTITIONS)]
+    asked = m.FetchRequest(max_bytes=300_000, topics=[m.FetchTopic("t", partitions=wanted)])
+    context = RequestContext(broker, 12, "client", "/127.0.0.1")
+    for taken in range(3):
+        answer = fetch(context, asked)
+        assert isinstance(answer, m.FetchResponse)
+        sizes = [len(p.records or b"") for p in answer.responses[0].partitions]
+        assert [size > 200_000 for size in sizes] == [p == taken for p in range(PARTITIONS)]
+        assert sum(sizes) == sizes[taken]
+        wanted[taken].fetch_offset = 1
+    assert read[0] < 3 * 400_000
+    for log in broker.logs.partitions():
+        log.close()

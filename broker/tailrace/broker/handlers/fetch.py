@@ -40,6 +40,7 @@ class _Result:
     response: FetchResponse
     size: int
     urgent: bool  # an error, or a partition that diverged: answer now
+    full: bool  # the next batch did not fit: what is asked for behind it waits as well
     logs: list[PartitionLog]
     found: list[tuple[PartitionLog, int]]  # partitions with records, and their bytes
 
@@ -98,7 +99,7 @@ def _counted(result: _Result) -> FetchResponse:
 
 
 def _read(context: RequestContext, request: FetchRequest) -> _Result:
-    result = _Result(FetchResponse(), 0, False, [], [])
+    result = _Result(FetchResponse(), 0, False, False, [], [])
     room = max(_LEAST_ROOM, _MOST_UNSENT - context.broker.counters.unsent_bytes)
     most = min(request.max_bytes, context.broker.config.fetch_max_bytes, room)
     committed_only = request.isolation_level == _READ_COMMITTED
@@ -155,7 +156,7 @@ def _read_partition(
     result.logs.append(log)
     upper = answer.last_stable_offset if committed_only else answer.high_watermark
     size = result.size
-    if size < most or not size:
+    if (size < most and not result.full) or not size:
         limit = min(wanted.partition_max_bytes, max(most - size, 0))
         later = log.read_later(wanted.fetch_offset, limit, upper=upper) if size >= _READ_AT_ONCE else None
         if later is not None:
@@ -169,6 +170,8 @@ def _read_partition(
         if found:
             result.found.append((log, found))
             result.size = size + found
+        elif limit < wanted.partition_max_bytes and wanted.fetch_offset < upper:
+            result.full = True
     if committed_only:
         answer.aborted_transactions = [
             AbortedTransaction(*aborted) for aborted in log.aborted_transactions(wanted.fetch_offset, upper)

@@ -249,7 +249,7 @@ class Segment:
 
         Raises struct.error where the segment is damaged on the way.
         """
-        position = self._indexed_position(offset)
+        position = self._indexed_position(offset) if offset > self.base_offset else 0
         while position < self.size:
             frame = self.disk.read(self.file.fd, HEADER_BYTES, position)
             size, last_offset = read_frame(frame, 0)
