@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from tailrace.broker.broker import Broker
 from tailrace.broker.config import BrokerConfig, is_loopback
-from tailrace.broker.health import Check, check_broker, check_folder
+from tailrace.broker.health import Check, check_broker, check_folder, check_fsync
 from tailrace.broker.http_gate import HTTPS, HttpGate, HttpRefusedError, http_tls
 from tailrace.broker.metrics.snapshot import take_snapshot
 from tailrace.broker.server import BrokerServer
@@ -158,7 +158,7 @@ class Operations:
         broker = self._broker
         if self._phase or broker is None:
             return _answer([Check("phase", False, self._phase)])
-        checks = [Check("phase", True, "clients are served")]
+        checks = [Check("phase", True, "clients are served"), check_fsync(broker)]
         try:
             checks += self._on_loop(lambda: check_broker(broker))
         except LoopHangsError as error:

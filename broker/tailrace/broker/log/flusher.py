@@ -101,7 +101,8 @@ class Flusher:
 
     def backlog_age_s(self, now_s: float) -> float:
         """How long the round that runs has been running at `now_s` (monotonic); 0 when none does."""
-        return 0.0 if self._round_began is None else now_s - self._round_began
+        began = self._round_began  # which changes meanwhile, where another thread asks
+        return 0.0 if began is None else now_s - began
 
     async def close(self) -> None:
         """Flush what is dirty and end the threads."""
