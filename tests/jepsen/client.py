@@ -1,5 +1,6 @@
 """librdkafka as one process of the workload: a producer and a consumer, and what each operation came to."""
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from random import Random
 from typing import Any
 
 import confluent_kafka as ck
+from tests.jepsen.client_log import ClientLog
 from tests.jepsen.history import Outcome, Poll, Records, Send, Step, reads_of
 from tests.jepsen.workload import topic_partition
 
@@ -75,9 +77,19 @@ class Client:
     """One producer, transactional or only idempotent, and one consumer that reads committed records."""
 
     def __init__(
-        self, bootstrap: str, name: str, rng: Random, *, transactional: bool, subscribes: bool, strategy: str
+        self,
+        bootstrap: str,
+        name: str,
+        rng: Random,
+        log: ClientLog,
+        *,
+        transactional: bool,
+        subscribes: bool,
+        strategy: str,
     ) -> None:
         """`name`: of the transactional id, and of the group unless the process subscribes.
+
+        `log`: of this process.
 
         `strategy`: how partitions are assigned to those who subscribe; CONSUMER_PROTOCOL: by the broker (KIP-848).
         """
@@ -87,6 +99,7 @@ class Client:
         self._transactional = transactional
         self._subscribes = subscribes
         self._positions: dict[str, int] = {}  # of assigned keys
+        self._log = log
         self._group = "subscribers" if subscribes else f"alone-{name}"
         common = settings(bootstrap, self.timeouts)
         kind = {"transactional.id": name, "transaction.timeout.ms": int(self.timeouts.transaction * 1000)}
@@ -102,6 +115,8 @@ class Client:
                 "isolation.level": "read_committed",
                 "fetch.wait.max.ms": 200,
                 **_membership(strategy, self.timeouts),
+                "debug": "topic",
+                "log_level": 7,
             }
         )
 
@@ -131,6 +146,8 @@ class Client:
                 self._positions |= {key: records[-1][0] + 1 for key, records in read.items()}
         elif read and end.usable:
             self._go_back({key: records[0][0] for key, records in read.items()})
+        if self._subscribes and (back := self._log.went_back() & read.keys()):
+            self._go_on_from_committed(back)
         return end
 
     def _run_plain(self, done: list[Step]) -> End:
@@ -140,9 +157,10 @@ class Client:
             return End("fail", tuple(done), repr(error))
         except (ck.KafkaException, TimeoutError) as error:
             return End("info", tuple(done), repr(error), usable=False)
-        if self._subscribes and reads_of(done):
+        read = reads_of(done)
+        if self._subscribes and read and not self._log.went_back() & read.keys():
             try:
-                self._consumer.commit(asynchronous=False)
+                self._consumer.commit(offsets=_behind(read), asynchronous=False)
             except ck.KafkaException as refused:  # what was read was read all the same
                 return End("ok", tuple(done), f"commit of offsets: {refused!r}")
         return End("ok", tuple(done))
@@ -228,10 +246,11 @@ class Client:
         read = reads_of(done)
         if self._subscribes and self.rebalanced & read.keys():
             raise IntendedAbortError("what was read may be another member's by now")
+        if self._subscribes and self._log.went_back() & read.keys():
+            raise IntendedAbortError("librdkafka went back by itself")
         if read:
-            offsets = _places({key: records[-1][0] + 1 for key, records in read.items()})
             group = self._consumer.consumer_group_metadata()
-            self._producer.send_offsets_to_transaction(offsets, group, self.timeouts.operation)
+            self._producer.send_offsets_to_transaction(_behind(read), group, self.timeouts.operation)
 
     def _go_back(self, first_read: dict[str, int]) -> None:
         if not self._subscribes:
@@ -243,6 +262,14 @@ class Client:
                 self._consumer.seek(place)
             except ck.KafkaException:
                 continue  # it is another member's by now
+
+    def _go_on_from_committed(self, keys: set[str]) -> None:
+        self._log.forget(keys)
+        with contextlib.suppress(ck.KafkaException):  # the broker is away, or it is another member's by now
+            places = [ck.TopicPartition(*topic_partition(key)) for key in keys]
+            for place in self._consumer.committed(places, self.timeouts.request):
+                if place.offset >= 0:
+                    self._consumer.seek(place)
 
     def _note_rebalance(self, _: ck.Consumer, places: list[ck.TopicPartition]) -> None:
         self.rebalanced |= {f"{place.topic}/{place.partition}" for place in places}
@@ -256,6 +283,10 @@ def _membership(strategy: str, timeouts: Timeouts) -> dict[str, Any]:
         "session.timeout.ms": int(timeouts.session * 1000),
         "heartbeat.interval.ms": int(timeouts.session * 250),
     }
+
+
+def _behind(read: Records) -> list[ck.TopicPartition]:
+    return _places({key: records[-1][0] + 1 for key, records in read.items()})
 
 
 def _places(offsets: dict[str, int]) -> list[ck.TopicPartition]:

@@ -16,6 +16,7 @@ import confluent_kafka as ck
 from tests.fixtures.kafka_proxy import KafkaProxy
 from tests.jepsen.checker import Verdict, check
 from tests.jepsen.client import CONSUMER_PROTOCOL, Timeouts, read_record, settings
+from tests.jepsen.client_log import log_of
 from tests.jepsen.history import Poll, Recorder, read_history
 from tests.jepsen.nemesis import Nemesis
 from tests.jepsen.worker import Part, end_of_load
@@ -79,7 +80,7 @@ class Crew:
         deadline = time.monotonic() + LONG_S
         self._fill_up()
         while len(list(self.folder.glob("*.jsonl"))) < WORKERS:
-            assert time.monotonic() < deadline, f"not all clients begin: see {self.folder / 'clients.log'}"
+            assert time.monotonic() < deadline, f"not all clients begin: see the logs in {self.folder}"
             time.sleep(_LOOK_S)
 
     def work(self) -> None:
@@ -110,10 +111,12 @@ class Crew:
                     self._ended(code)
                     self._running[worker] = self._start(worker)
 
+    def _told_of_client_bug(self) -> bool:
+        return any(CLIENT_BUG in log.read_text(errors="replace") for log in self.folder.glob("*.log"))
+
     def _ended(self, code: int) -> None:
-        log = self.folder / "clients.log"
-        died = code == -signal.SIGKILL or (code == -signal.SIGABRT and CLIENT_BUG in log.read_text())
-        assert died or code == 0, f"a client failed with code {code}: see {log}"
+        died = code == -signal.SIGKILL or (code == -signal.SIGABRT and self._told_of_client_bug())
+        assert died or code == 0, f"a client failed with code {code}: see the logs in {self.folder}"
 
     def _start(self, worker: int) -> subprocess.Popen[bytes]:
         process = self.processes
@@ -130,7 +133,7 @@ class Crew:
             begin_ns=self.begin_ns,
             seconds=self.seconds,
         )
-        with (self.folder / "clients.log").open("ab") as log:
+        with log_of(self.folder, process).open("wb") as log:
             command = [sys.executable, "-m", "tests.jepsen.worker", part.encode()]
             return subprocess.Popen(command, stderr=log, stdout=log)
 

@@ -13,6 +13,7 @@ from random import Random
 
 import confluent_kafka as ck
 from tests.jepsen.client import Client, settings
+from tests.jepsen.client_log import ClientLog, log_of
 from tests.jepsen.history import Recorder
 from tests.jepsen.topics import Topics
 from tests.jepsen.workload import Task, Workload
@@ -50,6 +51,7 @@ def work(part: Part) -> None:
         part.bootstrap,
         part.name,
         rng,
+        ClientLog(log_of(Path(part.folder), part.process)),
         transactional=part.transactional,
         subscribes=part.subscribes,
         strategy=part.strategy,
