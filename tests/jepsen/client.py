@@ -258,18 +258,19 @@ class Client:
             return
         kept = {key: offset for key, offset in first_read.items() if key not in self.rebalanced}
         for place in _places(kept):
-            try:
-                self._consumer.seek(place)
-            except ck.KafkaException:
-                continue  # it is another member's by now
+            self._seek(place)
 
     def _go_on_from_committed(self, keys: set[str]) -> None:
         self._log.forget(keys)
-        with contextlib.suppress(ck.KafkaException):  # the broker is away, or it is another member's by now
+        with contextlib.suppress(ck.KafkaException):  # the broker is away
             places = [ck.TopicPartition(*topic_partition(key)) for key in keys]
             for place in self._consumer.committed(places, self.timeouts.request):
                 if place.offset >= 0:
-                    self._consumer.seek(place)
+                    self._seek(place)
+
+    def _seek(self, place: ck.TopicPartition) -> None:
+        with contextlib.suppress(ck.KafkaException):  # it is another member's by now
+            self._consumer.seek(place)
 
     def _note_rebalance(self, _: ck.Consumer, places: list[ck.TopicPartition]) -> None:
         self.rebalanced |= {f"{place.topic}/{place.partition}" for place in places}

@@ -171,8 +171,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _answers_are_sent(self) -> None:
         self._note_unsent(0)
-        self._work_off_backlog()
-        self._read_or_pause()
+        self._go_on()
 
     # -- what the server asks --------------------------------------------------------------------------
 
@@ -255,8 +254,7 @@ class Connection(asyncio.BufferedProtocol):
         slot.parts = [_SIZE.pack(len(answer)), answer]
         self._send_ready()
         self._after_login_step(session)
-        self._work_off_backlog()
-        self._read_or_pause()
+        self._go_on()
 
     # -- requests --------------------------------------------------------------------------------------
 
@@ -341,8 +339,7 @@ class Connection(asyncio.BufferedProtocol):
             self._answer(slot, header, await pending)
         except Exception as error:  # noqa: BLE001 - whatever a handler does, only its client suffers
             self._failed(slot, header, request, error)
-        self._work_off_backlog()
-        self._read_or_pause()
+        self._go_on()
 
     def _durable(self, slot: _Slot, header: RequestHeader, request: Any, answer: WhenDurable[Any]) -> None:
         """Answer a produce request, in one piece with the others that the same round made durable."""
@@ -403,8 +400,7 @@ class Connection(asyncio.BufferedProtocol):
     def _send_and_go_on(self) -> None:
         self._sends_soon = False
         self._send_ready()
-        self._work_off_backlog()
-        self._read_or_pause()
+        self._go_on()
 
     def _send_ready(self) -> None:
         out: list[Buffer] = []
@@ -430,10 +426,14 @@ class Connection(asyncio.BufferedProtocol):
         """Leave the rest to a later turn of the loop: what is still to start goes to the backlog."""
         if not self._resting:
             self._resting = True
-            asyncio.get_running_loop().call_soon(self._go_on)
+            asyncio.get_running_loop().call_soon(self._rested)
+
+    def _rested(self) -> None:
+        self._resting = False
+        self._go_on()
 
     def _go_on(self) -> None:
-        self._resting = False
+        """Something that held requests back is over."""
         self._work_off_backlog()
         self._read_or_pause()
 

@@ -5,8 +5,8 @@
          `-- Flusher: one fdatasync per dirty file and round, then the high watermark moves
 
 Everything runs on the event loop's thread, except what is handed to worker threads by name: fdatasync
-(`Flusher`), unlinking, checkpoints and compaction's rewriting (`LogManager.maintain`), and the start, which
-recovers partitions side by side.
+where it takes long (`Syncer`), unlinking, checkpoints and compaction's rewriting (`LogManager.maintain`),
+and the start, which recovers partitions side by side.
 
 Durability: `append` returns when the bytes are with the kernel; a record is acknowledged only after
 `Flusher.wait_durable`, and no consumer sees it earlier.

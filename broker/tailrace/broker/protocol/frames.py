@@ -25,7 +25,7 @@ _SIZE = struct.Struct(">I")
 _CORRELATION_ID = struct.Struct(">i")
 MOST_REQUEST_ITEMS = 1 << 18
 """Array items and unknown tags in one request: more would keep the broker busy for over a second."""
-_APIS_BY_NUMBER: dict[int, tuple[ApiKey, Api]] = {int(key): (key, api) for key, api in APIS.items()}
+_APIS_BY_NUMBER: dict[int, Api] = {int(key): api for key, api in APIS.items()}
 _REQUESTS: dict[tuple[int, int], tuple[ApiKey, bool, Decoder]] = {}  # by API key and version, once asked for
 
 
@@ -68,11 +68,11 @@ def decode_request(frame: Buffer) -> tuple[RequestHeader, Any]:
 
 def _request_form(key: int, version: int) -> tuple[ApiKey, bool, Decoder] | None:
     """The API, whether its requests of this version have tagged sections, and their decoder; None: not served."""
-    api_key, api = _APIS_BY_NUMBER.get(key, (None, None))
-    if api_key is None or api is None or version not in api.served:
+    api = _APIS_BY_NUMBER.get(key)
+    if api is None or version not in api.served:
         return None
     flexible = version in api.flexible
-    _REQUESTS[key, version] = form = (api_key, flexible, decoder(api.request, version, flexible))
+    _REQUESTS[key, version] = form = (ApiKey(key), flexible, decoder(api.request, version, flexible))
     return form
 
 
